@@ -1,0 +1,230 @@
+//! The command line of `memtrace report`: which traces, which question, which events.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::report::reading::{By, Filter, Moment};
+use crate::term::ColorChoice;
+use crate::units::{AddrRange, SpaceId, Tid, Timestamp};
+
+use super::help;
+use super::line::{color, format};
+use super::reading_values::{addresses, by, moment, rights, size, time};
+use super::{Format, UsageError, values};
+
+/// Recorded traces, and what is asked about them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The traces; never empty.
+    pub traces: Vec<PathBuf>,
+    /// What is asked.
+    pub question: Question,
+    /// Which events it is about.
+    pub filter: Filter,
+    /// As JSON.
+    pub json: bool,
+    /// Most rows of a table; `None` for all.
+    pub top: Option<usize>,
+    /// When to use colours.
+    pub color: ColorChoice,
+}
+
+/// What `memtrace report` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The summary.
+    Summary,
+    /// The mappings at a moment.
+    At(Moment),
+    /// The life of an address or a range.
+    Around(AddrRange),
+    /// A table.
+    By(By),
+    /// The figures over time.
+    Timeline,
+    /// The events themselves.
+    Events(Format),
+}
+
+/// `memtrace report`.
+#[derive(Parser)]
+#[command(
+    name = "memtrace report",
+    max_term_width = 100,
+    override_usage = "memtrace report [OPTIONS] TRACE...",
+    before_help = help::REPORT_EXAMPLES,
+    after_help = help::REPORT_NOTES,
+    help_template = help::TEMPLATE,
+)]
+pub(super) struct ReportLine {
+    /// The mappings at TIME: 10ms, 1.5s, 50%, begin, end, or peak (of mapped;
+    /// also peak:reserved, peak:committed, peak:resident)
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<Moment>,
+
+    /// The life of ADDR (its page), of START-END or of START+SIZE
+    #[arg(long, value_name = "ADDR", value_parser = addresses)]
+    around: Option<AddrRange>,
+
+    /// A table of sums, the largest first
+    #[arg(long, value_name = "call|mapping|file|thread|space", value_parser = by)]
+    by: Option<By>,
+
+    /// Mapped, reserved, committed and resident over time
+    #[arg(long)]
+    timeline: bool,
+
+    /// The events, as the live timeline shows them
+    #[arg(long, value_name = "pretty|strace|jsonl", value_parser = format)]
+    format: Option<Format>,
+
+    /// Only what happened at TIME or later
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+
+    /// Only what happened at TIME or before
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+
+    /// Only these calls: names, %memory, !name
+    #[arg(short = 'e', long, value_name = "SET")]
+    trace: Vec<String>,
+
+    /// Only calls on SIZE or more (64KiB, 1MiB); with --at: mappings
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    min_size: Option<u64>,
+
+    /// Only calls that give these rights: ---, r--, rw-, r-x, ?w? (? is
+    /// either); with --at: mappings that have them
+    #[arg(long, value_name = "RWX", allow_hyphen_values = true)]
+    prot: Option<String>,
+
+    /// Only these threads
+    #[arg(long, value_name = "TID[,TID...]")]
+    tid: Vec<String>,
+
+    /// Only these processes
+    #[arg(short = 'p', long, value_name = "PID[,PID...]")]
+    pid: Vec<String>,
+
+    /// Only these address spaces, by their numbers from 1 on
+    #[arg(long, value_name = "N[,N...]")]
+    space: Vec<String>,
+
+    /// Rows of a table (default 40, 0 for all)
+    #[arg(short = 'n', long, value_name = "ROWS")]
+    top: Option<usize>,
+
+    /// One JSON object on stdout, all amounts in bytes
+    #[arg(long)]
+    json: bool,
+
+    /// Colours; by default as NO_COLOR and the terminal say
+    #[arg(long, value_name = "auto|always|never", value_parser = color)]
+    color: Option<ColorChoice>,
+
+    #[arg(value_name = "TRACE", hide = true)]
+    traces: Vec<PathBuf>,
+}
+
+/// Rows of a table that are shown where nothing else is asked for.
+const ROWS: usize = 40;
+
+/// What `line` asks for, or why it makes no sense.
+pub(super) fn report(line: ReportLine) -> Result<Report, UsageError> {
+    let filter = filter(&line).map_err(UsageError::reading)?;
+    let question = question(&line, &filter).map_err(UsageError::reading)?;
+    if line.traces.is_empty() {
+        return Err(UsageError::reading("which trace? memtrace report TRACE"));
+    }
+    Ok(Report {
+        traces: line.traces,
+        question,
+        filter,
+        json: line.json,
+        top: match line.top {
+            Some(0) => None,
+            Some(rows) => Some(rows),
+            None => Some(ROWS),
+        },
+        color: line.color.unwrap_or_default(),
+    })
+}
+
+fn filter(line: &ReportLine) -> Result<Filter, String> {
+    let calls = match line.trace.is_empty() {
+        true => None,
+        false => Some(values::calls(&line.trace)?),
+    };
+    let rights = line.prot.as_deref().map(rights).transpose();
+    let rights = rights.map_err(|problem| format!("--prot: {problem}"))?;
+    let tids = values::pids(&line.tid).map_err(|problem| format!("--tid: {problem}"))?;
+    let pids = values::pids(&line.pid).map_err(|problem| format!("--pid: {problem}"))?;
+    let spaces = values::pids(&line.space);
+    let spaces =
+        spaces.map_err(|_| "--space: the number of an address space, from 1 on".to_owned())?;
+    if let (Some(since), Some(until)) = (line.since, line.until)
+        && until < since
+    {
+        return Err("--since is later than --until: nothing is between".to_owned());
+    }
+    Ok(Filter {
+        calls,
+        min_size: line.min_size,
+        rights,
+        tids: tids.into_iter().map(Tid).collect(),
+        pids: pids.into_iter().map(Tid).collect(),
+        spaces: spaces
+            .into_iter()
+            .map(|id| SpaceId(id.unsigned_abs()))
+            .collect(),
+        since: line.since,
+        until: line.until,
+    })
+}
+
+fn question(line: &ReportLine, filter: &Filter) -> Result<Question, String> {
+    let asked = [
+        line.at.map(|moment| ("--at", Question::At(moment))),
+        line.around
+            .map(|range| ("--around", Question::Around(range))),
+        line.by.map(|by| ("--by", Question::By(by))),
+        line.timeline.then_some(("--timeline", Question::Timeline)),
+        line.format
+            .map(|format| ("--format", Question::Events(format))),
+    ];
+    let mut asked = asked.into_iter().flatten();
+    let question = match (asked.next(), asked.next()) {
+        (Some((first, _)), Some((second, _))) => {
+            return Err(format!(
+                "{first} and {second} are two questions: ask one at a time"
+            ));
+        }
+        (Some((_, question)), None) => question,
+        // Whoever chooses events wants to see them.
+        (None, _) if !filter.is_empty() && !line.json => Question::Events(Format::Pretty),
+        (None, _) if !filter.is_empty() => {
+            return Err(
+                "the summary is of a whole trace: of chosen events show --by TABLE, or --format jsonl"
+                    .to_owned(),
+            );
+        }
+        (None, _) => Question::Summary,
+    };
+    match question {
+        Question::Events(_) if line.json => {
+            Err("--format and --json: say --format jsonl for events as JSON".to_owned())
+        }
+        Question::Events(_) if line.traces.len() > 1 => {
+            Err("events are shown of one trace at a time".to_owned())
+        }
+        Question::Timeline if filter.is_about_calls() || !filter.tids.is_empty() => Err(
+            "--timeline draws whole address spaces: of -e, --min-size, --prot and --tid it knows nothing"
+                .to_owned(),
+        ),
+        Question::By(_) => Ok(question),
+        _ if line.top.is_some() => Err("--top is about the rows of a --by table".to_owned()),
+        _ => Ok(question),
+    }
+}

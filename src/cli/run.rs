@@ -1,0 +1,322 @@
+//! The pipeline of a trace: supervisor → observations → trace file and timeline → events → sinks.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+
+use crate::abi::{CALLS, CallKind, CallSet};
+use crate::export::jsonl::JsonLines;
+use crate::report::Summary;
+use crate::term::strace::{self, StraceFormat};
+use crate::term::{Pretty, Style, write_summary};
+use crate::timeline::{Event, Observation, Sink, TaskEnd, Timeline, TraceInfo};
+use crate::trace_file::TraceWriter;
+use crate::tracee::{
+    Feedback, Options, Outcome, Program, Stops, Supervisor, TraceError, environment, host,
+};
+use crate::units::Tid;
+
+use super::args::{Format, Quiet, Target, Trace, Verify};
+use super::{Failure, one_line, style_for};
+
+/// A trace file reaches the disk at least this often.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// Traces as asked; the exit status of memtrace.
+pub fn trace(trace: &Trace) -> Result<i32, Failure> {
+    let shown = trace.shown;
+    let mut info = header(trace);
+    if info.page_size != crate::units::PAGE as u32 {
+        let error = anyhow!(
+            "pages of {} bytes: memtrace knows only x86-64's of 4096",
+            info.page_size
+        );
+        return Err(Failure::new(125, error));
+    }
+    let options = options(trace, shown, &info);
+    info.stops = match options.stops {
+        Stops::Seccomp => "seccomp: only memory calls stop".to_owned(),
+        Stops::Syscall => "syscall: every system call stops".to_owned(),
+    };
+    let outputs = Outputs::open(trace, shown, &info)?;
+    if trace.verbose {
+        say(&format!("calls are stopped by {}", info.stops));
+    }
+    let mut supervisor = match &trace.target {
+        Target::Launch(words) => {
+            let mut words = words.iter().cloned();
+            let program = Program {
+                name: words.next().unwrap_or_default(),
+                args: words.collect(),
+            };
+            Supervisor::launch(options, &program).map_err(refused)?
+        }
+        Target::Attach(pids) => {
+            let pids: Vec<Tid> = pids.iter().map(|&pid| Tid(pid)).collect();
+            let (supervisor, errors) = Supervisor::attach(options, &pids).map_err(refused)?;
+            for error in errors {
+                say(&error.to_string());
+            }
+            supervisor
+        }
+    };
+    let mut pipeline = Pipeline::new(info, outputs);
+    let outcome = supervisor.run(&mut |observations, idle| pipeline.take(observations, idle));
+    // The tracees are gone or free: nothing below can hurt them.
+    drop(supervisor);
+    let failed = pipeline.finish(trace.quiet == Quiet::All);
+    let outcome = outcome.map_err(refused)?;
+    if failed {
+        return Ok(125);
+    }
+    Ok(match (&trace.target, outcome) {
+        (Target::Launch(_), Outcome::Ended(Some(TaskEnd::Exited(status)))) => status,
+        (Target::Launch(_), Outcome::Ended(Some(TaskEnd::Killed { signal, .. }))) => 128 + signal,
+        _ => 0,
+    })
+}
+
+fn refused(error: TraceError) -> Failure {
+    Failure::new(error.status(), error.into())
+}
+
+/// One line of memtrace's own on stderr, whatever happens to it.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "memtrace: {}", one_line(text));
+}
+
+fn header(trace: &Trace) -> TraceInfo {
+    let started = jiff::Timestamp::now();
+    let started = started
+        .round(jiff::Unit::Second)
+        .unwrap_or(started)
+        .to_string();
+    let mut info = TraceInfo { started, ..host() };
+    match &trace.target {
+        Target::Launch(words) => {
+            info.command = words
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
+        }
+        Target::Attach(pids) => info.attached = pids.clone(),
+    }
+    // A program that is launched has the limits and the cgroup of memtrace.
+    info.environment = environment(info.attached.first().map(|&pid| Tid(pid)));
+    info
+}
+
+fn options(trace: &Trace, shown: CallSet, info: &TraceInfo) -> Options {
+    let launched = matches!(trace.target, Target::Launch(_));
+    // A filter is for ever: what shall run on without us must never have one (cases, finding 4).
+    let filter = launched && trace.duration.is_none() && trace.follow;
+    let live = trace.quiet == Quiet::No || trace.log.is_some();
+    let extra = |kind: &CallKind| shown.contains(*kind);
+    Options {
+        stops: if filter {
+            Stops::Seccomp
+        } else {
+            Stops::Syscall
+        },
+        follow: trace.follow,
+        verify: match trace.verify {
+            Verify::AtEnd => crate::tracee::Verify::Exit,
+            Verify::Every(calls) => crate::tracee::Verify::Every(calls),
+        },
+        duration: trace.duration,
+        extra: CALLS
+            .iter()
+            .filter(|call| !call.default)
+            .map(|call| call.kind)
+            .filter(extra)
+            .collect(),
+        announce_entries: live && trace.format == Format::Strace,
+        prompt: trace.quiet == Quiet::No && trace.log.is_none(),
+        strict_overcommit: info.overcommit == 2,
+    }
+}
+
+/// Where a trace goes.
+struct Outputs {
+    live: Option<Box<dyn Sink>>,
+    live_on_stderr: bool,
+    file: Option<(TraceWriter<File>, std::path::PathBuf)>,
+    style: Style,
+}
+
+impl Outputs {
+    fn open(trace: &Trace, shown: CallSet, info: &TraceInfo) -> Result<Outputs, Failure> {
+        let cannot = |what: &std::path::Path| format!("cannot write to {}", what.display());
+        let file = match &trace.output {
+            None => None,
+            Some(path) => {
+                let writer = TraceWriter::create(path, info)
+                    .with_context(|| cannot(path))
+                    .map_err(|error| Failure::new(125, error))?;
+                Some((writer, path.clone()))
+            }
+        };
+        let style = style_for(trace.color, io::stderr());
+        let live = match (&trace.log, trace.quiet) {
+            (None, Quiet::Summary | Quiet::All) => None,
+            (Some(path), _) => {
+                let log = File::create(path)
+                    .with_context(|| cannot(path))
+                    .map_err(|error| Failure::new(125, error))?;
+                let plain = Style::choose(trace.color, None, |name| std::env::var_os(name));
+                Some(live(trace.format, log, plain, shown, true, info))
+            }
+            (None, Quiet::No) => Some(live(
+                trace.format,
+                io::stderr(),
+                style.clone(),
+                shown,
+                false,
+                info,
+            )),
+        };
+        let live_on_stderr = trace.log.is_none();
+        Ok(Outputs {
+            live,
+            live_on_stderr,
+            file,
+            style,
+        })
+    }
+}
+
+/// The renderer of a live timeline, or of one that is told again.
+pub(super) fn live(
+    format: Format,
+    out: impl Write + 'static,
+    style: Style,
+    shown: CallSet,
+    to_file: bool,
+    info: &TraceInfo,
+) -> Box<dyn Sink> {
+    match format {
+        Format::Pretty => Box::new(Pretty::new(out, style, shown)),
+        Format::Strace => Box::new(StraceFormat::new(
+            out,
+            strace::Options {
+                calls: shown,
+                signals: true,
+                to_file,
+            },
+        )),
+        Format::Jsonl => {
+            let lines = JsonLines::new(out, info);
+            // Unless somebody asks for less, all is told.
+            match shown == CallSet::default() {
+                true => Box::new(lines),
+                false => Box::new(lines.showing(shown)),
+            }
+        }
+    }
+}
+
+/// Takes observations and hands on events.
+struct Pipeline {
+    timeline: Timeline,
+    summary: Summary,
+    outputs: Outputs,
+    events: Vec<Event>,
+    flushed: Instant,
+    /// The recording is incomplete.
+    failed: bool,
+}
+
+impl Pipeline {
+    fn new(info: TraceInfo, outputs: Outputs) -> Pipeline {
+        Pipeline {
+            summary: Summary::new(info.clone()),
+            timeline: Timeline::new(info),
+            outputs,
+            events: Vec::new(),
+            flushed: Instant::now(),
+            failed: false,
+        }
+    }
+
+    fn take(&mut self, observations: &mut Vec<Observation>, idle: bool) -> Feedback {
+        for observation in observations.drain(..) {
+            if let Some((writer, _)) = &mut self.outputs.file {
+                let written = writer.observation(&observation);
+                self.recorded(written);
+            }
+            if let Some(live) = &mut self.outputs.live
+                && live.observation(&observation).is_err()
+            {
+                self.outputs.live = None;
+            }
+            self.timeline.observe(observation, &mut self.events);
+            for event in self.events.drain(..) {
+                let _ = self.summary.event(&event, &self.timeline);
+                if let Some(live) = &mut self.outputs.live
+                    && live.event(&event, &self.timeline).is_err()
+                {
+                    // Whoever read it is gone (EPIPE), or its disk is full: the trace goes on.
+                    self.outputs.live = None;
+                }
+            }
+        }
+        if idle {
+            self.idle();
+        }
+        Feedback {
+            recheck: self.timeline.take_rechecks(),
+        }
+    }
+
+    fn idle(&mut self) {
+        if let Some(live) = &mut self.outputs.live
+            && live.idle().is_err()
+        {
+            self.outputs.live = None;
+        }
+        if FLUSH_EVERY <= self.flushed.elapsed() {
+            self.flushed = Instant::now();
+            if let Some((writer, _)) = &mut self.outputs.file {
+                let written = writer.flush();
+                self.recorded(written);
+            }
+        }
+    }
+
+    /// A failure to record is said once; the writer keeps still from then on.
+    fn recorded(&mut self, written: io::Result<()>) {
+        if let (Err(error), Some((_, path))) = (written, &self.outputs.file) {
+            self.failed = true;
+            say(&format!(
+                "cannot write to {}: {error}; what was recorded so far can be read, the program runs on",
+                path.display()
+            ));
+        }
+    }
+
+    fn finish(mut self, silent: bool) -> bool {
+        let mut after_live = false;
+        if let Some(mut live) = self.outputs.live.take() {
+            after_live = live.finish(&self.timeline).is_ok() && self.outputs.live_on_stderr;
+        }
+        if let Some((writer, path)) = self.outputs.file.take()
+            && let Err(error) = writer.finish()
+        {
+            self.failed = true;
+            say(&format!("cannot write to {}: {error}", path.display()));
+        }
+        let summary = self.summary.into_report();
+        // Nothing was seen: an error will say why.
+        if !silent && !summary.spaces.is_empty() {
+            let mut err = io::BufWriter::new(io::stderr().lock());
+            if after_live {
+                let _ = writeln!(err);
+            }
+            let _ = write_summary(&mut err, &summary, &self.outputs.style);
+            let _ = err.flush();
+        }
+        self.failed
+    }
+}

@@ -1,0 +1,11 @@
+//! How other programs see a timeline. One file per format.
+
+mod args;
+pub mod check;
+pub mod jsonl;
+pub mod markdown;
+
+pub use args::{args, lossless};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Sums of what was done and what is left of it: by call, mapping, file, thread or space.
+//!
+//! Every table splits the same sums: its rows add up to the report's calls, flow and last values,
+//! for one trace without a filter exactly.
+
+use std::borrow::Cow;
+use std::ops::AddAssign;
+use std::sync::Arc;
+
+use crate::mm::Flow;
+use crate::report::Place;
+use crate::units::{Bytes, SpaceId, Tid, Timestamp};
+
+use super::provenance::Origin;
+
+mod sink;
+
+pub use sink::TableSink;
+
+/// What the rows of a table are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// System calls by name.
+    Call,
+    /// What single calls mapped.
+    Mapping,
+    /// Files, the heap, stacks, other anonymous memory.
+    File,
+    /// Tasks.
+    Thread,
+    /// Address spaces.
+    Space,
+}
+
+/// What a row is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// Calls of this name.
+    Call(Cow<'static, str>),
+    /// A task.
+    Thread(Tid),
+    /// A space.
+    Space(SpaceId),
+    /// A file or another kind of place.
+    Place(Place),
+    /// What one event mapped, by the number of its [`Origin`].
+    Mapping(u64),
+    /// What spaces began with.
+    Began,
+    /// Bytes that no traced call accounts for: stacks that grew, what the kernel's map showed.
+    Found,
+    /// Calls that changed no byte.
+    Nothing,
+    /// Smaller rows, put together.
+    Others,
+}
+
+/// The sums of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Calls that finished, or were cut short and had changed something. Where rows are bytes (by
+    /// file, by mapping) a call counts where it changed the most.
+    pub calls: u64,
+    /// Those that returned an error.
+    pub failed: u64,
+    /// Bytes whose state calls changed or whose contents they dropped, each byte once per call.
+    pub bytes: Bytes,
+    /// Bytes by what happened to them.
+    pub flow: Flow,
+    /// Bytes that spaces began with.
+    pub began: Bytes,
+    /// Reserved when the space ended, or at the last event.
+    pub reserved: Bytes,
+    /// Committed when the space ended, or at the last event.
+    pub committed: Bytes,
+}
+
+impl AddAssign for Sums {
+    fn add_assign(&mut self, other: Sums) {
+        let Sums {
+            calls,
+            failed,
+            bytes,
+            flow,
+            began,
+            reserved,
+            committed,
+        } = other;
+        self.calls += calls;
+        self.failed += failed;
+        self.bytes += bytes;
+        self.flow += flow;
+        self.began += began;
+        self.reserved += reserved;
+        self.committed += committed;
+    }
+}
+
+impl Sums {
+    /// Bytes that were mapped, by calls or from the start.
+    pub fn made(&self) -> Bytes {
+        self.began + self.flow.reserve + self.flow.map
+    }
+}
+
+/// What one event mapped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MappingRow {
+    /// What made it.
+    pub origin: Arc<Origin>,
+    /// What people call it.
+    pub place: Place,
+    /// The name that the program gave it with prctl(2).
+    pub name: Option<Arc<str>>,
+    /// When its last byte was unmapped.
+    pub released: Option<Timestamp>,
+}
+
+/// One row of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// What it is about.
+    pub key: Key,
+    /// Command name of a task or a space; empty if unknown.
+    pub comm: Arc<str>,
+    /// The process of a task, a space or a mapping.
+    pub pid: Option<Tid>,
+    /// More about a mapping.
+    pub mapping: Option<MappingRow>,
+    /// Rows that were put together in this one.
+    pub rows: u64,
+    /// The sums.
+    pub sums: Sums,
+    /// Bytes of it that are mapped at the moment.
+    live: u64,
+    /// Nothing will be added any more.
+    done: bool,
+}
+
+impl Row {
+    fn new(key: Key) -> Row {
+        Row {
+            rows: u64::from(key != Key::Others),
+            key,
+            comm: "".into(),
+            pid: None,
+            mapping: None,
+            sums: Sums::default(),
+            live: 0,
+            done: false,
+        }
+    }
+
+    /// What the rows of a table are ordered by: bytes changed where calls are the rows, bytes
+    /// mapped where bytes are.
+    pub fn weight(&self, by: By) -> Bytes {
+        match by {
+            By::Call | By::Thread => self.sums.bytes.max(self.sums.began),
+            By::Mapping | By::File | By::Space => {
+                let left = self.sums.reserved + self.sums.committed;
+                self.sums.made().max(left)
+            }
+        }
+    }
+}
+
+/// A table, the largest row first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// What the rows are.
+    pub by: By,
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Their sum.
+    pub total: Sums,
+    /// Time of the last event.
+    pub until: Timestamp,
+}

@@ -1,0 +1,340 @@
+//! Makes a table of events, one at a time.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use crate::mm::{Flow, Verb};
+use crate::report::reading::filter::Filter;
+use crate::report::reading::provenance::{History, How, Piece, Provenance};
+use crate::report::reading::range_map::RangeMap;
+use crate::report::space::touched;
+use crate::report::{call_name, is_error};
+use crate::timeline::{CallEvent, Event, EventKind, Sink, SpaceState, Timeline};
+use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
+
+use super::{By, Key, MappingRow, Row, Sums, Table};
+
+/// Mappings that are gone and of which all is kept, once there are twice as many.
+const KEPT: usize = 2048;
+
+/// A sink that makes a [`Table`].
+#[derive(Debug)]
+pub struct TableSink {
+    by: By,
+    filter: Filter,
+    provenance: Provenance,
+    rows: BTreeMap<Key, Row>,
+    done: usize,
+    until: Timestamp,
+}
+
+/// What one event did to bytes of one row.
+struct Told {
+    verb: Verb,
+    range: AddrRange,
+    key: Key,
+}
+
+impl Table {
+    /// A sink that makes a table of the events that `filter` admits.
+    pub fn of(by: By, filter: Filter) -> TableSink {
+        TableSink {
+            by,
+            filter,
+            provenance: Provenance::default(),
+            rows: BTreeMap::new(),
+            done: 0,
+            until: Timestamp(0),
+        }
+    }
+}
+
+/// The row that a piece belongs to.
+fn key_of(by: By, piece: &Piece) -> Key {
+    let origin = &piece.origin;
+    match (by, origin.how) {
+        (By::Mapping, _) => Key::Mapping(origin.id),
+        (By::File, _) => Key::Place(piece.place.clone()),
+        (By::Space, _) => Key::Space(origin.space),
+        (By::Call | By::Thread, How::Began(_)) => Key::Began,
+        (By::Call | By::Thread, How::Found) => Key::Found,
+        (By::Call, How::Call) => origin.by.call().map_or(Key::Found, Key::Call),
+        (By::Thread, How::Call) => Key::Thread(origin.by.tid),
+    }
+}
+
+impl TableSink {
+    /// The table, once all events were taken.
+    pub fn into_table(self) -> Table {
+        let TableSink {
+            by, rows, until, ..
+        } = self;
+        let mut total = Sums::default();
+        let mut rows: Vec<Row> = rows.into_values().collect();
+        rows.iter().for_each(|row| total += row.sums);
+        rows.retain(|row| row.sums != Sums::default());
+        // What is no row of its own kind goes last among equals, and the rest of many always.
+        rows.sort_by_key(|row| {
+            (
+                row.key == Key::Others,
+                Reverse(row.weight(by)),
+                row.key.clone(),
+            )
+        });
+        Table {
+            by,
+            rows,
+            total,
+            until,
+        }
+    }
+
+    fn row(&mut self, key: Key) -> &mut Row {
+        self.rows
+            .entry(key.clone())
+            .or_insert_with(|| Row::new(key))
+    }
+
+    fn row_of(&mut self, piece: &Piece, pid: Tid) -> &mut Row {
+        let key = key_of(self.by, piece);
+        let by_mapping = self.by == By::Mapping;
+        let row = self.row(key);
+        if by_mapping {
+            row.pid = Some(pid);
+            let mapping = row.mapping.get_or_insert_with(|| MappingRow {
+                origin: Arc::clone(&piece.origin),
+                place: piece.place.clone(),
+                name: None,
+                released: None,
+            });
+            mapping.place = piece.place.clone();
+            mapping.name = piece.name.clone();
+        }
+        row
+    }
+
+    fn began(&mut self, event: &Event, state: &SpaceState) {
+        let history = self.provenance.spaces.get(&event.space).cloned();
+        for (range, piece) in history.unwrap_or_default().pieces.iter() {
+            let counts = piece.origin.counts;
+            let row = self.row_of(piece, state.pid);
+            row.live += range.len();
+            if counts {
+                row.sums.began += Bytes(range.len());
+            }
+        }
+        if self.by == By::Space && self.filter.admits_space(event.space, state.pid) {
+            self.name_space(event.space, state);
+        }
+    }
+
+    fn name_space(&mut self, space: SpaceId, state: &SpaceState) {
+        let name = match state.exe.rsplit('/').next() {
+            Some(file) if state.comm.is_empty() => file.into(),
+            _ => Arc::clone(&state.comm),
+        };
+        let row = self.row(Key::Space(space));
+        (row.comm, row.pid) = (name, Some(state.pid));
+    }
+
+    fn call(&mut self, event: &Event, call: &CallEvent, told: &[Told], timeline: &Timeline) {
+        let cut = call.result.is_none() && call.spans.is_empty();
+        let failed = call
+            .result
+            .is_some_and(|result| is_error(&call.raw, result));
+        let whole = Sums {
+            calls: u64::from(!cut),
+            failed: u64::from(failed && !cut),
+            bytes: touched(&call.spans),
+            flow: call.flow,
+            ..Sums::default()
+        };
+        let key = match self.by {
+            By::Call => Key::Call(call_name(&call.raw)),
+            By::Thread => Key::Thread(event.tid),
+            By::Space => Key::Space(event.space),
+            By::File | By::Mapping => return self.split(whole, told),
+        };
+        if whole == Sums::default() {
+            return;
+        }
+        let row = self.row(key);
+        row.sums += whole;
+        if let Key::Thread(tid) = row.key
+            && let Some(task) = timeline.tasks.get(&tid)
+        {
+            (row.comm, row.pid) = (Arc::clone(&task.comm), Some(task.pid));
+        }
+        if let (By::Space, Some(state)) = (self.by, timeline.spaces.get(&event.space)) {
+            self.name_space(event.space, state);
+        }
+    }
+
+    /// Gives each byte of a call to its row, and the call to the row with the most.
+    fn split(&mut self, whole: Sums, told: &[Told]) {
+        let mut rest = whole;
+        let mut last = RangeMap::default();
+        for Told { verb, range, key } in told {
+            if *verb != Verb::MovedFrom {
+                last.set(*range, key);
+            }
+            let mut flow = Flow::default();
+            flow.count(*verb, Bytes(range.len()));
+            take(&mut rest.flow, &flow);
+            self.row(key.clone()).sums.flow += flow;
+        }
+        let mut bytes: BTreeMap<&Key, u64> = BTreeMap::new();
+        for (range, key) in last.iter() {
+            *bytes.entry(key).or_default() += range.len();
+        }
+        for (key, bytes) in &bytes {
+            self.row((*key).clone()).sums.bytes += Bytes(*bytes);
+            rest.bytes.0 = rest.bytes.0.saturating_sub(*bytes);
+        }
+        let most = bytes.iter().max_by_key(|(_, bytes)| **bytes);
+        let most = most.map_or(Key::Nothing, |(key, _)| (*key).clone());
+        let row = self.row(most);
+        row.sums.calls += rest.calls;
+        row.sums.failed += rest.failed;
+        (rest.calls, rest.failed) = (0, 0);
+        if rest != Sums::default() {
+            self.row(Key::Found).sums += rest;
+        }
+    }
+
+    /// Keeps up which mappings are gone.
+    fn follow_life(&mut self, told: &[Told], time: Timestamp) {
+        for Told { verb, range, key } in told {
+            let Some(row) = self.rows.get_mut(key) else {
+                continue;
+            };
+            match verb {
+                Verb::Reserve | Verb::Map | Verb::Grown => row.live += range.len(),
+                Verb::ReleaseReserved | Verb::ReleaseCommitted => {
+                    row.live = row.live.saturating_sub(range.len());
+                }
+                _ => {}
+            }
+            if row.live == 0 && !row.done {
+                row.done = true;
+                self.done += 1;
+                if let Some(mapping) = &mut row.mapping {
+                    mapping.released = Some(time);
+                }
+            }
+        }
+    }
+
+    /// What is left of a space is what its rows end with.
+    fn ended(&mut self, space: SpaceId, state: &SpaceState) {
+        let history: History = self.provenance.spaces.remove(&space).unwrap_or_default();
+        for vma in state.model.vmas() {
+            for (range, piece) in history.pieces.overlapping(vma.range) {
+                let reserved = vma.is_reserved();
+                let by_mapping = self.by == By::Mapping;
+                let row = self.row_of(piece, state.pid);
+                if piece.origin.counts {
+                    let left = match reserved {
+                        true => &mut row.sums.reserved,
+                        false => &mut row.sums.committed,
+                    };
+                    *left += Bytes(range.len());
+                }
+                if by_mapping && !row.done {
+                    row.done = true;
+                    self.done += 1;
+                }
+            }
+        }
+        self.fold();
+    }
+
+    /// Puts the smallest of many mappings that are gone together.
+    fn fold(&mut self) {
+        if self.by != By::Mapping || self.done < 2 * KEPT {
+            return;
+        }
+        let by = self.by;
+        let done = self
+            .rows
+            .values()
+            .filter(|row| row.done && row.key != Key::Others);
+        let mut done: Vec<(Bytes, Key)> =
+            done.map(|row| (row.weight(by), row.key.clone())).collect();
+        done.sort_by(|a, b| b.cmp(a));
+        for (_, key) in done.into_iter().skip(KEPT) {
+            if let Some(row) = self.rows.remove(&key) {
+                let others = self.row(Key::Others);
+                others.rows += 1;
+                others.sums += row.sums;
+            }
+        }
+        self.done = KEPT;
+    }
+}
+
+/// Takes `part` away from `whole`.
+fn take(whole: &mut Flow, part: &Flow) {
+    let less = |whole: &mut Bytes, part: Bytes| whole.0 = whole.0.saturating_sub(part.0);
+    less(&mut whole.reserve, part.reserve);
+    less(&mut whole.map, part.map);
+    less(&mut whole.commit, part.commit);
+    less(&mut whole.decommit, part.decommit);
+    less(&mut whole.release, part.release);
+    less(&mut whole.discard, part.discard);
+}
+
+impl Sink for TableSink {
+    fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
+        self.until = self.until.max(event.time);
+        let by = self.by;
+        let counts = self.filter.counts(event);
+        let mut told = Vec::new();
+        let mut pieces: Vec<(AddrRange, Piece)> = Vec::new();
+        self.provenance
+            .event(event, timeline, counts, &mut |happened| {
+                if matches!(by, By::File | By::Mapping) {
+                    told.push(Told {
+                        verb: happened.verb,
+                        range: happened.range,
+                        key: key_of(by, happened.piece),
+                    });
+                }
+                if by == By::Mapping {
+                    pieces.push((happened.range, happened.piece.clone()));
+                }
+            });
+        let Some(state) = timeline.spaces.get(&event.space) else {
+            return Ok(());
+        };
+        for (_, piece) in &pieces {
+            self.row_of(piece, state.pid);
+        }
+        match &event.kind {
+            EventKind::SpaceBegan { .. } => self.began(event, state),
+            EventKind::Call(call) => {
+                if counts {
+                    self.call(event, call, &told, timeline);
+                }
+                if by == By::Mapping {
+                    self.follow_life(&told, event.time);
+                    self.fold();
+                }
+            }
+            EventKind::SpaceEnded { .. } => self.ended(event.space, state),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, timeline: &Timeline) -> io::Result<()> {
+        for space in self.provenance.spaces.keys().copied().collect::<Vec<_>>() {
+            if let Some(state) = timeline.spaces.get(&space) {
+                self.ended(space, state);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! A run told as observations, so that the model and everything above it is the real one.
+
+use crate::abi::{Abi, CALLS, CallKind, MapFlags};
+use crate::decode::RawCall;
+use crate::mm::parse_maps;
+use crate::timeline::{
+    Began, CallDone, Ended, Observation, Observed, Resident, Sink, SpaceBegan, TaskBegan, TaskEnd,
+    TaskOrigin, Timeline, TraceInfo,
+};
+use crate::units::{Bytes, SpaceId, Tid, Timestamp};
+
+/// Nanoseconds from one observation to the next.
+pub(crate) const STEP: u64 = 1_000_000;
+/// Bytes that are mapped when the program begins.
+pub(crate) const BEGAN: u64 = 0x3000;
+
+const MAPS: &str = "\
+400000-402000 r-xp 00000000 08:01 77 /srv/server
+7ffffffde000-7ffffffdf000 rw-p 00000000 00:00 0 [stack]
+";
+
+/// What was observed.
+pub(crate) struct Run {
+    observations: Vec<Observation>,
+    time: u64,
+}
+
+/// A call and its result.
+pub(crate) type Answered = (CallKind, [u64; 6], i64);
+
+/// A private anonymous mapping, at `at` whatever is there.
+pub(crate) fn mmap(at: u64, len: u64, prot: u64) -> Answered {
+    let flags = MapFlags::PRIVATE | MapFlags::ANONYMOUS | MapFlags::FIXED;
+    let args = [at, len, prot, flags.bits().into(), u64::MAX, 0];
+    (CallKind::Mmap, args, at.cast_signed())
+}
+
+pub(crate) fn munmap(at: u64, len: u64) -> Answered {
+    (CallKind::Munmap, [at, len, 0, 0, 0, 0], 0)
+}
+
+pub(crate) fn mprotect(at: u64, len: u64, prot: u64) -> Answered {
+    (CallKind::Mprotect, [at, len, prot, 0, 0, 0], 0)
+}
+
+pub(crate) fn mremap(at: u64, len: u64, new: u64, to: u64) -> Answered {
+    (CallKind::Mremap, [at, len, new, 3, to, 0], to.cast_signed())
+}
+
+impl Run {
+    /// Process 10 in space 1.
+    pub(crate) fn new() -> Run {
+        let mut run = Run {
+            observations: Vec::new(),
+            time: 0,
+        };
+        run.space(1, 10, Began::Exec);
+        run.task(1, 10, TaskOrigin::Launch);
+        run
+    }
+
+    fn push(&mut self, what: Observed) {
+        self.time += STEP;
+        let time = Timestamp(self.time);
+        self.observations.push(Observation { time, what });
+    }
+
+    fn space(&mut self, id: u32, pid: i32, began: Began) {
+        // A child of fork has what its parent has.
+        let mut maps = MAPS.to_owned();
+        if began != Began::Exec {
+            let calls = self
+                .observations
+                .iter()
+                .filter_map(|seen| match &seen.what {
+                    Observed::Call(done) => Some(done.call.args),
+                    _ => None,
+                });
+            let lines = calls.map(|args| {
+                let (start, end) = (args[0], args[0] + args[1]);
+                format!("{start:x}-{end:x} rw-p 00000000 00:00 0 \n")
+            });
+            maps.insert_str(maps.find("7fff").unwrap_or(0), &lines.collect::<String>());
+        }
+        self.push(Observed::SpaceBegan(SpaceBegan {
+            space: SpaceId(id),
+            pid: Tid(pid),
+            began,
+            exe: "/srv/server".into(),
+            snapshot: parse_maps(maps.as_bytes()).expect("maps"),
+            known: true,
+            brk_start: None,
+            read_implies_exec: false,
+        }));
+    }
+
+    fn task(&mut self, space: u32, tid: i32, origin: TaskOrigin) {
+        self.push(Observed::TaskBegan(TaskBegan {
+            tid: Tid(tid),
+            pid: Tid(tid),
+            space: SpaceId(space),
+            parent: None,
+            origin,
+            comm: "server".into(),
+        }));
+    }
+
+    /// A call of `tid` in space 1.
+    pub(crate) fn call(&mut self, tid: i32, (kind, args, result): Answered) {
+        let info = CALLS.iter().find(|call| call.kind == kind);
+        let nr = info.and_then(|call| call.x86_64).expect("a number");
+        let entered = Timestamp(self.time);
+        self.push(Observed::Call(CallDone {
+            tid: Tid(tid),
+            space: SpaceId(1),
+            entered,
+            call: RawCall {
+                abi: Abi::X86_64,
+                nr,
+                args,
+            },
+            fetched: Vec::new(),
+            result,
+            evidence: Vec::new(),
+            overlapped: false,
+            stack: crate::timeline::Stack::Absent,
+        }));
+    }
+
+    /// The program of space 1 forks; all it has mapped is readable and writable.
+    pub(crate) fn fork(&mut self, id: u32, pid: i32) {
+        let parent = Some(SpaceId(1));
+        self.space(id, pid, Began::Fork { parent });
+        self.task(id, pid, TaskOrigin::Fork);
+    }
+
+    pub(crate) fn resident(&mut self, bytes: u64) {
+        let resident = Resident {
+            now: Bytes(bytes),
+            ..Resident::default()
+        };
+        let space = SpaceId(1);
+        self.push(Observed::Resident { space, resident });
+    }
+
+    pub(crate) fn exit(&mut self, space: u32, tid: i32) {
+        let (space, ended) = (SpaceId(space), Ended::Exit);
+        self.push(Observed::SpaceEnded { space, ended });
+        let (tid, end) = (Tid(tid), TaskEnd::Exited(0));
+        self.push(Observed::TaskEnded { tid, end });
+    }
+
+    /// Nothing happens for a while.
+    pub(crate) fn wait(&mut self, nanoseconds: u64) {
+        self.time += nanoseconds;
+    }
+
+    /// Tells it to `sink`.
+    pub(crate) fn tell(&self, sink: &mut dyn Sink) {
+        let mut timeline = Timeline::new(TraceInfo::default());
+        let mut events = Vec::new();
+        for observation in &self.observations {
+            timeline.observe(observation.clone(), &mut events);
+            for event in events.drain(..) {
+                sink.event(&event, &timeline).expect("memory is no file");
+            }
+        }
+        sink.finish(&timeline).expect("memory is no file");
+    }
+}

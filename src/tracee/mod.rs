@@ -1,0 +1,33 @@
+//! The only part that touches a live process: ptrace, seccomp, `/proc`.
+//!
+//! One thread makes every ptrace request. It turns stops into [`Observation`]s and decides nothing
+//! about memory: the model is the timeline's.
+//!
+//! [`Observation`]: crate::timeline::Observation
+
+mod attach;
+mod calls;
+mod control;
+mod environment;
+mod error;
+mod files;
+mod filter;
+mod launch;
+mod lives;
+mod looks;
+mod memory;
+mod offers;
+mod placement;
+mod procfs;
+mod slot;
+mod state;
+mod supervisor;
+mod sys;
+mod wait;
+
+pub use environment::environment;
+pub use error::TraceError;
+pub use launch::Program;
+pub use offers::{Offer, host, offers};
+pub use supervisor::{Deliver, Feedback, Options, Outcome, Stops, Supervisor, Verify};
+pub use sys::terminal_width;
