@@ -19,8 +19,9 @@
 //! events; [`report`] asks questions about them, [`diff`] compares two traces, and [`trace_file`]
 //! keeps them. These do no I/O of their own (the trace file reads and writes what it is handed or
 //! told to open), read no clock and no host page size, and build on any machine. `tracee` is the only
-//! part that touches a live process; `symbol` tells who called, from copies of stacks and files of code; `term` and `export` are how people and programs see the result;
-//! `cli` wires it up. A `use` points down only; `tests/layers.rs` checks it.
+//! part that touches a live process; `symbol` tells who called, from copies of stacks and files of
+//! code; `term` and `export` are how people and programs see the result; `cli` wires it up. A `use`
+//! points down only; `tests/layers.rs` checks it.
 //!
 //! # Invariants
 //!

@@ -70,6 +70,12 @@ pub struct Trace {
     pub follow: bool,
     /// Stop tracing after this time.
     pub duration: Option<Duration>,
+    /// Record who called.
+    pub stacks: bool,
+    /// Most frames of a stack that are shown live.
+    pub stack_depth: usize,
+    /// Keep the names of frames in the trace.
+    pub embed_symbols: bool,
     /// When to compare the model with the kernel.
     pub verify: Verify,
     /// When to use colours.
@@ -118,6 +124,9 @@ pub struct UsageError {
     /// One line, without `memtrace: ` before it.
     pub message: String,
 }
+
+/// Frames of a stack that are shown where nothing else is asked for.
+const STACK_DEPTH: usize = 16;
 
 /// Status of a usage error when tracing.
 const TRACING: u8 = 125;
@@ -265,14 +274,25 @@ fn with_options(line: Options, target: Target) -> Result<Command, UsageError> {
         shown,
         follow: !line.no_follow,
         duration: line.duration,
+        stacks: line.stacks,
+        stack_depth: line
+            .stack_depth
+            .map_or(STACK_DEPTH, |frames| frames as usize),
+        embed_symbols: line.embed_symbols,
         verify: line.verify.unwrap_or_default(),
         color: line.color.unwrap_or_default(),
     }))
 }
 
 fn contradiction(line: &Options, quiet: Quiet) -> Option<&'static str> {
-    if line.stacks {
-        return Some("-k (stacks) is not in this version yet");
+    if !line.stacks && line.embed_symbols {
+        return Some("--embed-symbols names the frames of stacks: it needs -k");
+    }
+    if line.embed_symbols && line.output.is_none() {
+        return Some("--embed-symbols keeps names in a trace: it needs -o FILE");
+    }
+    if !line.stacks && line.stack_depth.is_some() {
+        return Some("--stack-depth is about the stacks of -k");
     }
     if quiet != Quiet::No && line.format.is_some() && line.log.is_none() {
         return Some("-q switches the live timeline off, so it has no --format");

@@ -9,9 +9,10 @@ use anyhow::{Context as _, anyhow};
 use crate::abi::{CALLS, CallKind, CallSet};
 use crate::export::jsonl::JsonLines;
 use crate::report::Summary;
+use crate::symbol::unwind::Unwinder;
 use crate::term::strace::{self, StraceFormat};
 use crate::term::{Pretty, Style, write_summary};
-use crate::timeline::{Event, Observation, Sink, TaskEnd, Timeline, TraceInfo};
+use crate::timeline::{Event, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo};
 use crate::trace_file::TraceWriter;
 use crate::tracee::{
     Feedback, Options, Outcome, Program, Stops, Supervisor, TraceError, environment, host,
@@ -132,6 +133,7 @@ fn options(trace: &Trace, shown: CallSet, info: &TraceInfo) -> Options {
             .map(|call| call.kind)
             .filter(extra)
             .collect(),
+        stacks: trace.stacks,
         announce_entries: live && trace.format == Format::Strace,
         prompt: trace.quiet == Quiet::No && trace.log.is_none(),
         strict_overcommit: info.overcommit == 2,
@@ -223,6 +225,8 @@ struct Pipeline {
     summary: Summary,
     outputs: Outputs,
     events: Vec<Event>,
+    unwinder: Unwinder,
+    told: Vec<Observed>,
     flushed: Instant,
     /// The recording is incomplete.
     failed: bool,
@@ -235,38 +239,65 @@ impl Pipeline {
             timeline: Timeline::new(info),
             outputs,
             events: Vec::new(),
+            unwinder: Unwinder::default(),
+            told: Vec::new(),
             flushed: Instant::now(),
             failed: false,
         }
     }
 
     fn take(&mut self, observations: &mut Vec<Observation>, idle: bool) -> Feedback {
-        for observation in observations.drain(..) {
-            if let Some((writer, _)) = &mut self.outputs.file {
-                let written = writer.observation(&observation);
-                self.recorded(written);
-            }
-            if let Some(live) = &mut self.outputs.live
-                && live.observation(&observation).is_err()
-            {
-                self.outputs.live = None;
-            }
-            self.timeline.observe(observation, &mut self.events);
-            for event in self.events.drain(..) {
-                let _ = self.summary.event(&event, &self.timeline);
-                if let Some(live) = &mut self.outputs.live
-                    && live.event(&event, &self.timeline).is_err()
-                {
-                    // Whoever read it is gone (EPIPE), or its disk is full: the trace goes on.
-                    self.outputs.live = None;
-                }
-            }
+        for mut observation in observations.drain(..) {
+            self.unwind(&mut observation);
+            self.observe(observation);
         }
         if idle {
             self.idle();
         }
         Feedback {
             recheck: self.timeline.take_rechecks(),
+        }
+    }
+
+    /// Makes frames of the copy of a stack; what they refer to is told first.
+    fn unwind(&mut self, observation: &mut Observation) {
+        let Observed::Call(call) = &mut observation.what else {
+            return;
+        };
+        let Stack::Raw(raw) = &call.stack else { return };
+        let Some(state) = self.timeline.spaces.get(&call.space) else {
+            return;
+        };
+        let whose = (call.space, state.pid);
+        let id = self
+            .unwinder
+            .unwind(raw, whose, &state.model, &mut self.told);
+        call.stack = Stack::Known(id);
+        let time = observation.time;
+        for what in std::mem::take(&mut self.told) {
+            self.observe(Observation { time, what });
+        }
+    }
+
+    fn observe(&mut self, observation: Observation) {
+        if let Some((writer, _)) = &mut self.outputs.file {
+            let written = writer.observation(&observation);
+            self.recorded(written);
+        }
+        if let Some(live) = &mut self.outputs.live
+            && live.observation(&observation).is_err()
+        {
+            self.outputs.live = None;
+        }
+        self.timeline.observe(observation, &mut self.events);
+        for event in self.events.drain(..) {
+            let _ = self.summary.event(&event, &self.timeline);
+            if let Some(live) = &mut self.outputs.live
+                && live.event(&event, &self.timeline).is_err()
+            {
+                // Whoever read it is gone (EPIPE), or its disk is full: the trace goes on.
+                self.outputs.live = None;
+            }
         }
     }
 

@@ -120,12 +120,17 @@ impl Supervisor {
                 fetched,
             }));
         }
+        let stack = match self.options.stacks && kind.is_memory() {
+            true => memory::stack(tid),
+            false => Stack::Absent,
+        };
         if let Some(task) = self.tables.tasks.get_mut(&tid) {
             task.call = Some(InCall {
                 call,
                 kind,
                 entered,
                 fetched,
+                stack,
                 overlapped: false,
             });
         }
@@ -222,6 +227,7 @@ impl Supervisor {
             kind,
             entered,
             mut fetched,
+            stack,
             overlapped,
         } = in_call;
         // An i386 result is an int: an address above 2 GiB is not negative.
@@ -244,7 +250,7 @@ impl Supervisor {
             result,
             evidence,
             overlapped,
-            stack: Stack::Absent,
+            stack,
         };
         let observation = Observation {
             time,

@@ -6,6 +6,7 @@ use nix::sys::ptrace;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
+use crate::timeline::{RawStack, Registers, Stack};
 use crate::units::{Addr, PAGE, Tid};
 
 use super::sys;
@@ -88,6 +89,24 @@ const NOT_TRANSPARENT: &[u64] = &[
     333, // io_pgetevents
     441, // epoll_pwait2
 ];
+
+/// Who calls: registers and a copy of the stack of a stopped task.
+pub(super) fn stack(tid: Tid) -> Stack {
+    const USER32_CS: u64 = 0x23;
+    let Ok(regs) = regs(tid) else {
+        return Stack::Absent;
+    };
+    let registers = Registers {
+        pc: regs.rip,
+        sp: regs.rsp,
+        bp: regs.rbp,
+    };
+    Stack::Raw(Box::new(RawStack {
+        registers,
+        compat: regs.cs == USER32_CS,
+        copies: Vec::new(),
+    }))
+}
 
 /// At the stop that our own PTRACE_INTERRUPT made: if it tore a system call that does not restart
 /// by itself, sets the registers so that it is made again, and the program never knows. Relative

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::decode::{Fetched, RawCall};
 use crate::mm::Snapshot;
-use crate::timeline::Observation;
+use crate::timeline::{Observation, Stack};
 use crate::units::{AddrRange, SpaceId, Tid, Timestamp};
 
 use super::procfs::MapsFile;
@@ -18,6 +18,7 @@ pub(super) struct InCall {
     pub kind: Kind,
     pub entered: Timestamp,
     pub fetched: Vec<Fetched>,
+    pub stack: Stack,
     /// Another layout-changing call of the space ran at the same time.
     pub overlapped: bool,
 }

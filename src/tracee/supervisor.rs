@@ -53,6 +53,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Calls that stop although they do not by default.
     pub extra: Vec<CallKind>,
+    /// Record who called.
+    pub stacks: bool,
     /// Report calls when they start, too.
     pub announce_entries: bool,
     /// Hand observations on as soon as no stop is pending, rather than in batches: for a live view.

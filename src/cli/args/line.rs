@@ -93,8 +93,17 @@ pub(super) struct Options {
     #[arg(short = 'e', long, value_name = "SET")]
     pub(super) trace: Vec<String>,
 
-    #[arg(short = 'k', long, hide = true)]
+    /// Record who called: the stack of every memory call
+    #[arg(short = 'k', long)]
     pub(super) stacks: bool,
+
+    /// Most frames of a stack that are shown (default 16; a trace keeps them all)
+    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) stack_depth: Option<u32>,
+
+    /// Keep the names of frames in the trace: it tells them on other machines, too
+    #[arg(long)]
+    pub(super) embed_symbols: bool,
 
     /// Do not follow children
     #[arg(long)]
