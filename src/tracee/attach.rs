@@ -370,6 +370,11 @@ fn why_refused(pid: Tid, status: &procfs::Status, error: nix::Error) -> String {
                 as root"
             .into(),
         "3" => "Yama forbids attaching (kernel.yama.ptrace_scope = 3, until the next boot)".into(),
+        _ if my_uid == 0 => "permission denied, even to root: the process has capabilities that \
+              memtrace lacks, belongs to another user namespace, or a security module protects it; \
+              give memtrace CAP_SYS_PTRACE where the process runs (in a container: --cap-add \
+              SYS_PTRACE)"
+            .into(),
         _ => "permission denied: the process is protected (not dumpable, or with more \
               capabilities): run as root (CAP_SYS_PTRACE)"
             .into(),

@@ -1,5 +1,6 @@
 //! How tasks and spaces begin and end: clone in all its forms, execve, exit.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::mm::Snapshot;
@@ -89,7 +90,11 @@ impl Supervisor {
             space,
             event,
         } = birth;
-        if procfs::is_thread_of(pid, child) {
+        let vfork = event == libc::PTRACE_EVENT_VFORK;
+        let shared = sys::same_space(parent, child);
+        // Threads are cloned, and share the space; what forks hardly ever needs a second question.
+        let may_be_thread = event == libc::PTRACE_EVENT_CLONE || shared != Some(false);
+        if may_be_thread && procfs::is_thread_of(pid, child) {
             self.add_task(child, pid, space, Some(parent), TaskOrigin::Thread);
             return self.event_stop(child, stop);
         }
@@ -98,8 +103,7 @@ impl Supervisor {
             let _ = sys::detach(child, 0);
             return;
         }
-        let vfork = event == libc::PTRACE_EVENT_VFORK;
-        let shared = sys::same_space(parent, child).unwrap_or(vfork);
+        let shared = shared.unwrap_or(vfork);
         if shared && self.tables.spaces.contains_key(&space) {
             let origin = if vfork {
                 TaskOrigin::Vfork
@@ -174,6 +178,7 @@ impl Supervisor {
         let fresh = parent.is_none();
         // Its flags are those of the parent, unless faults have mapped what the model has not seen.
         let grows = parent.is_some_and(|parent| parent.grows);
+        let exe = parent.map_or_else(|| procfs::exe(tid), |parent| Arc::clone(&parent.exe));
         let snapshot = match began {
             // What NORESERVE and charge were before we came, only smaps tells.
             Began::Attach | Began::Fork { parent: None } if cheap_to_walk(tid) => {
@@ -185,6 +190,7 @@ impl Supervisor {
         let read_implies_exec = fresh && procfs::read_implies_exec(tid);
         if let Some(space) = self.tables.spaces.get_mut(&id) {
             space.known = known;
+            space.exe = Arc::clone(&exe);
             let stack = snapshot.as_ref().ok().and_then(stack_window);
             let others = snapshot.iter().flat_map(|s| s.entries.iter().zip(&s.smaps));
             space.grows = grows
@@ -199,7 +205,7 @@ impl Supervisor {
             space: id,
             pid: tid,
             began,
-            exe: procfs::exe(tid),
+            exe,
             snapshot: snapshot.unwrap_or_default(),
             known,
             brk_start,

@@ -28,11 +28,25 @@ pub(super) fn text(bytes: &[u8]) -> String {
     }
 }
 
-fn read_all(path: &str) -> io::Result<Vec<u8>> {
+fn read_all(path: &str, expected: usize) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    // Files of /proc say that they are empty, so the first guess decides how often we ask. A
+    // `Take` reads without asking for the size and the position first: two calls of five.
+    let mut bytes = Vec::with_capacity(expected);
+    file.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A file that the kernel makes as a whole when it is read first (`single_open`), and that is
+/// shorter than a page: one read(2) has all of it.
+fn read_short(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4096];
     let mut file = File::open(path)?;
-    // Files of /proc say that they are empty, so the first guess decides how often we ask.
-    let mut bytes = Vec::with_capacity(8 << 10);
-    file.read_to_end(&mut bytes)?;
+    let mut length = file.read(&mut bytes)?;
+    if length == bytes.len() {
+        length += file.read_to_end(&mut bytes)?;
+    }
+    bytes.truncate(length);
     Ok(bytes)
 }
 
@@ -42,17 +56,17 @@ fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 
 /// `/proc/TID/maps`. An empty snapshot for a zombie.
 pub(super) fn maps(tid: Tid) -> io::Result<Snapshot> {
-    parse_maps(&read_all(&format!("/proc/{tid}/maps"))?).map_err(invalid)
+    parse_maps(&read_all(&format!("/proc/{tid}/maps"), 16 << 10)?).map_err(invalid)
 }
 
 /// `/proc/TID/smaps`. An empty snapshot for a zombie.
 pub(super) fn smaps(tid: Tid) -> io::Result<Snapshot> {
-    parse_smaps(&read_all(&format!("/proc/{tid}/smaps"))?).map_err(invalid)
+    parse_smaps(&read_all(&format!("/proc/{tid}/smaps"), 64 << 10)?).map_err(invalid)
 }
 
 /// The command name.
 pub(super) fn comm(tid: Tid) -> Arc<str> {
-    let bytes = read_all(&format!("/proc/{tid}/comm")).unwrap_or_default();
+    let bytes = read_short(&format!("/proc/{tid}/comm")).unwrap_or_default();
     text(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into()
 }
 
@@ -87,7 +101,7 @@ fn number(field: &[u8]) -> Option<u64> {
 
 /// `start_brk`, field 47; `None` where ptrace access is not granted (it shows as 0).
 pub(super) fn brk_start(tid: Tid) -> Option<Addr> {
-    let bytes = read_all(&format!("/proc/{tid}/stat")).ok()?;
+    let bytes = read_short(&format!("/proc/{tid}/stat")).ok()?;
     let value = number(stat_fields(&bytes).nth(47 - 3)?)?;
     (value != 0).then_some(Addr(value))
 }
@@ -102,14 +116,14 @@ pub(super) fn last_cpu(stat: &File) -> Option<usize> {
 
 /// The state letter of a task (`R`, `S`, `D`, `T`, `t`, `Z`, …).
 pub(super) fn state(tid: Tid) -> Option<u8> {
-    let bytes = read_all(&format!("/proc/{tid}/stat")).ok()?;
+    let bytes = read_short(&format!("/proc/{tid}/stat")).ok()?;
     stat_fields(&bytes).next()?.first().copied()
 }
 
 /// Whether the personality has READ_IMPLIES_EXEC.
 pub(super) fn read_implies_exec(tid: Tid) -> bool {
     const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
-    read_all(&format!("/proc/{tid}/personality"))
+    read_short(&format!("/proc/{tid}/personality"))
         .ok()
         .and_then(|bytes| u32::from_str_radix(std::str::from_utf8(&bytes).ok()?.trim(), 16).ok())
         .is_some_and(|bits| bits & READ_IMPLIES_EXEC != 0)
@@ -125,7 +139,7 @@ impl Status {
     /// Reads it.
     pub(super) fn read(tid: Tid) -> io::Result<Status> {
         Ok(Status {
-            text: read_all(&format!("/proc/{tid}/status"))?,
+            text: read_short(&format!("/proc/{tid}/status"))?,
         })
     }
 
@@ -161,7 +175,7 @@ impl Status {
 
 /// `VmSize` and `VmRSS` by `/proc/TID/statm`, the cheap way; `None` once the space is gone.
 pub(super) fn statm(tid: Tid) -> Option<Resident> {
-    let bytes = read_all(&format!("/proc/{tid}/statm")).ok()?;
+    let bytes = read_short(&format!("/proc/{tid}/statm")).ok()?;
     let mut fields = bytes.split(|&b| b == b' ');
     let mapped = Bytes(number(fields.next()?)? * PAGE);
     let now = Bytes(number(fields.next()?)? * PAGE);

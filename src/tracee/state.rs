@@ -2,6 +2,7 @@
 //! The model of a space is the timeline's.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::decode::{Fetched, RawCall};
@@ -113,6 +114,8 @@ pub(super) struct HeldBack {
 /// An address space.
 #[derive(Debug, Default)]
 pub(super) struct Space {
+    /// Its program file; empty if it cannot be read.
+    pub exe: Arc<str>,
     /// Tasks in it that are not past their EVENT_EXIT.
     pub living: usize,
     /// All its tasks, those that have only their end to report included.
