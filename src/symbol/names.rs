@@ -10,16 +10,20 @@
 mod elf;
 mod files;
 mod image;
+mod jit;
 mod lines;
+mod live;
+mod perf_map;
+mod process;
 mod readable;
 mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::timeline::{Frame, FrameName, Module, ModuleId, Namer, Observed, Stacks, Timeline};
@@ -27,6 +31,10 @@ use crate::trace_file::Source;
 
 use elf::{Data, Elf};
 use image::{Image, Named};
+use process::Opened;
+
+pub use live::{LiveNames, Whose};
+pub use perf_map::PerfMap;
 
 /// Modules whose files are read, at most: each takes memory as long as names are asked for.
 const MOST_MODULES: usize = 4096;
@@ -39,20 +47,13 @@ pub struct Symbols {
     /// A file that has no build-id is believed to be the one that was traced only if it has not
     /// changed since then: seconds since 1970.
     began: Option<i64>,
-    supplied: HashMap<ModuleId, Supplied>,
+    /// Files of code that were opened while their processes lived.
+    supplied: HashMap<ModuleId, Opened>,
     modules: HashMap<ModuleId, Option<Box<Image>>>,
     named: HashMap<Frame, Arc<[FrameName]>>,
     texts: HashSet<Arc<str>>,
     notes: Vec<String>,
     said: HashSet<ModuleId>,
-}
-
-/// A file of code that was opened while its process lived.
-#[derive(Debug)]
-struct Supplied {
-    file: File,
-    /// Root directory of the process; empty if it is ours.
-    root: PathBuf,
 }
 
 impl fmt::Debug for Symbols {
@@ -90,6 +91,20 @@ impl Symbols {
             let observation = crate::timeline::Observation { time, what };
             self.told.observe(observation, &mut Vec::new());
         }
+    }
+
+    /// Takes the file of a module.
+    fn supply(&mut self, module: ModuleId, opened: Opened) {
+        self.supplied.insert(module, opened);
+    }
+
+    /// Names nothing more in a module.
+    fn forget(&mut self, module: ModuleId) {
+        self.supplied.remove(&module);
+        self.modules.insert(module, None);
+        let within =
+            |frame: &Frame| matches!(frame, Frame::Module { module: it, .. } if *it == module);
+        self.named.retain(|frame, _| !within(frame));
     }
 
     /// What the user should know of names that are missing, since the last call.
@@ -131,18 +146,18 @@ impl Symbols {
     /// The file of a module, if it can be had and is the same.
     fn read(&mut self, id: ModuleId, module: &Module, stacks: &Stacks) -> Option<Image> {
         let path = module.path.trim_end_matches(" (deleted)");
-        if !path.starts_with('/') {
-            return None;
-        }
         let build_id = stacks
             .build_id(module)
             .or_else(|| self.told.stacks.build_id(module))
             .map(|id| id.to_vec());
         let ours = Path::new("");
-        if let Some(Supplied { file, root }) = self.supplied.remove(&id) {
-            let elf = Elf::read(Data::file(file).ok()?)?;
+        if let Some(Opened { data, root }) = self.supplied.remove(&id) {
+            let elf = Elf::read(data)?;
             let same = build_id.is_none_or(|id| id == elf.build_id);
             return same.then(|| Image::new(elf, path, &[&root, ours], true));
+        }
+        if !path.starts_with('/') {
+            return None;
         }
         let here = files::open(Path::new(path)).and_then(|(file, meta)| {
             let elf = Elf::read(Data::file(file).ok()?)?;
@@ -180,6 +195,13 @@ impl Symbols {
                 .began
                 .is_some_and(|began| files::unchanged_since(meta, began))
     }
+}
+
+/// Whether the file of a module can be found and told from others later, on this machine.
+fn lasts(module: &Module, stacks: &Stacks) -> bool {
+    let known = stacks.build_id(module).is_some_and(|id| !id.is_empty());
+    let there = files::open(Path::new(&*module.path));
+    known && there.is_some_and(|(_, meta)| meta.ino() == module.file.inode)
 }
 
 fn frame_name(name: Named, texts: &mut HashSet<Arc<str>>) -> FrameName {
