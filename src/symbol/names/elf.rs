@@ -58,6 +58,15 @@ impl Data {
         }
     }
 
+    /// Has it parsed by what wants references, no part of it longer than `most`.
+    pub fn parsed<T>(&self, most: u64, parse: impl FnOnce(Bounded<'_, '_>) -> T) -> T {
+        let cache = ReadCache::new(Cursor { data: self, at: 0 });
+        parse(Bounded {
+            cache: &cache,
+            most,
+        })
+    }
+
     /// Exactly `length` bytes, unless that is more than `most` or not there.
     pub fn bytes(&self, offset: u64, length: u64, most: u64) -> Option<Vec<u8>> {
         let end = offset.checked_add(length)?;
@@ -103,16 +112,19 @@ impl Seek for Cursor<'_> {
 
 /// Bytes of which no long part is read, whatever the headers in them say.
 #[derive(Clone, Copy)]
-struct Bounded<'a, 'd>(&'a ReadCache<Cursor<'d>>);
+pub(super) struct Bounded<'a, 'd> {
+    cache: &'a ReadCache<Cursor<'d>>,
+    most: u64,
+}
 
 impl<'a> ReadRef<'a> for Bounded<'a, '_> {
     fn len(self) -> Result<u64, ()> {
-        self.0.len()
+        self.cache.len()
     }
 
     fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
-        match size <= MOST_HEADERS {
-            true => self.0.read_bytes_at(offset, size),
+        match size <= self.most {
+            true => self.cache.read_bytes_at(offset, size),
             false => Err(()),
         }
     }
@@ -122,8 +134,8 @@ impl<'a> ReadRef<'a> for Bounded<'a, '_> {
         range: std::ops::Range<u64>,
         delimiter: u8,
     ) -> Result<&'a [u8], ()> {
-        let end = range.end.min(range.start.saturating_add(MOST_HEADERS));
-        self.0.read_bytes_at_until(range.start..end, delimiter)
+        let end = range.end.min(range.start.saturating_add(self.most));
+        self.cache.read_bytes_at_until(range.start..end, delimiter)
     }
 }
 
@@ -172,15 +184,13 @@ pub(super) struct Elf {
 impl Elf {
     /// `None` if it is no ELF file, or its headers make no sense.
     pub fn read(data: Data) -> Option<Elf> {
-        let mut elf = {
-            let cache = ReadCache::new(Cursor { data: &data, at: 0 });
-            let bounded = Bounded(&cache);
+        let mut elf = data.parsed(MOST_HEADERS, |bounded| {
             match FileKind::parse(bounded).ok()? {
                 FileKind::Elf64 => read::<FileHeader64<Endianness>>(bounded),
                 FileKind::Elf32 => read::<FileHeader32<Endianness>>(bounded),
                 _ => None,
-            }?
-        };
+            }
+        })?;
         elf.data = data;
         Some(elf)
     }

@@ -1,13 +1,19 @@
 //! What one file of code and its companions say of an address in it.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::path::Path;
 
-use super::elf::{Elf, TableKind};
+use crate::symbol::go::{PclnTab, locate};
+
+use super::elf::{Data, Elf, TableKind};
 use super::files::Companions;
 use super::lines::{Line, Lines, NoLines, has};
 use super::readable::readable;
 use super::table::{Found, SymbolTable};
+
+/// Longest table of Go's that is read, and longest segment that is searched for it.
+const MOST_GO: u64 = 512 << 20;
 
 /// A module, ready to be asked.
 pub(super) struct Image {
@@ -15,6 +21,7 @@ pub(super) struct Image {
     companions: Companions,
     table: OnceCell<SymbolTable>,
     lines: OnceCell<Result<Lines, NoLines>>,
+    go: OnceCell<Option<GoTable>>,
     read_lines: bool,
 }
 
@@ -37,6 +44,7 @@ impl Image {
             companions,
             table: OnceCell::new(),
             lines: OnceCell::new(),
+            go: OnceCell::new(),
             read_lines,
         }
     }
@@ -56,12 +64,19 @@ impl Image {
         let Some(address) = call.and_then(|call| self.elf.address_of(call)) else {
             return Vec::new();
         };
+        if let Some(names) = self.go().as_ref().and_then(|go| go.names(address)) {
+            return names;
+        }
         let symbol = self.table().find(address);
         let lines = match self.lines() {
             Ok(lines) => lines.at(address),
             Err(_) => Vec::new(),
         };
         named(address + 1, symbol, lines)
+    }
+
+    fn go(&self) -> &Option<GoTable> {
+        self.go.get_or_init(|| GoTable::read(&self.elf.data))
     }
 
     fn table(&self) -> &SymbolTable {
@@ -95,6 +110,44 @@ impl Image {
                 None => Err(NoLines::None),
             }
         })
+    }
+}
+
+/// What Go's runtime knows of its functions.
+struct GoTable {
+    table: Vec<u8>,
+    funcdata: Vec<u8>,
+    text: u64,
+}
+
+impl GoTable {
+    fn read(data: &Data) -> Option<GoTable> {
+        let place = data.parsed(MOST_GO, |bytes| locate(bytes))?;
+        let bytes = |range: Range<u64>| {
+            data.bytes(range.start, range.end.checked_sub(range.start)?, MOST_GO)
+        };
+        Some(GoTable {
+            table: bytes(place.table)?,
+            funcdata: place.funcdata.and_then(bytes).unwrap_or_default(),
+            text: place.text,
+        })
+    }
+
+    fn names(&self, address: u64) -> Option<Vec<Named>> {
+        let table = PclnTab::new(&self.table, self.text, &self.funcdata)?;
+        let function = table.function(address)?;
+        let frames = function.frames(address);
+        let mut names: Vec<Named> = frames
+            .into_iter()
+            .map(|frame| Named {
+                function: frame.function.to_owned(),
+                offset: 0,
+                file: frame.file.map(str::to_owned),
+                line: frame.line,
+            })
+            .collect();
+        names.last_mut()?.offset = address.checked_add(1)?.checked_sub(function.entry())?;
+        Some(names)
     }
 }
 
