@@ -142,12 +142,13 @@ fn origin_object(origin: &Origin) -> Value {
         start: _,
         copied,
         counts: _,
+        stack: _,
     } = origin;
     json!({
         "how": match how {
             How::Began(began) => began_word(*began),
             How::Call => "call",
-            How::Found => "found",
+            How::Grown | How::Found => "found",
         },
         "time": time.0,
         "space": space.0,
@@ -157,7 +158,12 @@ fn origin_object(origin: &Origin) -> Value {
 }
 
 fn change_object(change: &RightsChange) -> Value {
-    let RightsChange { time, by } = change;
+    let RightsChange {
+        time,
+        by,
+        stack: _,
+        counts: _,
+    } = change;
     json!({"time": time.0, "event": maker(by)})
 }
 

@@ -59,7 +59,7 @@ fn key_of(by: By, piece: &Piece) -> Key {
         (By::File, _) => Key::Place(piece.place.clone()),
         (By::Space, _) => Key::Space(origin.space),
         (By::Call | By::Thread, How::Began(_)) => Key::Began,
-        (By::Call | By::Thread, How::Found) => Key::Found,
+        (By::Call | By::Thread, How::Grown | How::Found) => Key::Found,
         (By::Call, How::Call) => origin.by.call().map_or(Key::Found, Key::Call),
         (By::Thread, How::Call) => Key::Thread(origin.by.tid),
     }
