@@ -16,6 +16,10 @@ use super::by::{By, Key, Row, Sums, Table};
 use super::over_time::{Curve, Figures, Steps};
 use super::provenance::{How, Origin, RightsChange};
 
+mod who;
+
+pub use who::{lives, owners, stacks, tree};
+
 /// `memtrace.at/1`: the spaces at one moment.
 pub fn at(then: &Then) -> Value {
     let Then { time, last, spaces } = then;
@@ -325,6 +329,7 @@ fn sums(sums: &Sums) -> Value {
         began,
         reserved,
         committed,
+        mapped,
     } = sums;
     json!({
         "calls": calls,
@@ -332,7 +337,7 @@ fn sums(sums: &Sums) -> Value {
         "bytes": bytes.0,
         "flow": flow(flows),
         "began": began.0,
-        "end": {"reserved": reserved.0, "committed": committed.0},
+        "end": {"reserved": reserved.0, "committed": committed.0, "mapped": mapped.0},
     })
 }
 
