@@ -127,7 +127,8 @@ pub(super) fn by(text: &str) -> Result<By, String> {
         "file" => Ok(By::File),
         "thread" => Ok(By::Thread),
         "space" => Ok(By::Space),
-        _ => Err("say call, mapping, file, thread or space".to_owned()),
+        "kind" => Ok(By::Kind),
+        _ => Err("say call, mapping, file, thread, space or kind".to_owned()),
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) struct ReportLine {
     around: Option<AddrRange>,
 
     /// A table of sums, the largest first
-    #[arg(long, value_name = "call|mapping|file|thread|space", value_parser = by)]
+    #[arg(long, value_name = "call|mapping|file|thread|space|kind", value_parser = by)]
     by: Option<By>,
 
     /// Mapped, reserved, committed and resident over time

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{mapping_name, push_name};
+use super::{kind_name, mapping_name, push_name};
 use crate::report::reading::{By, How, Key, Row, Sums, Table};
 use crate::term::page::Page;
 use crate::term::summary::{amount, place_name};
@@ -124,7 +124,7 @@ fn columns(table: &Table, width: usize) -> Vec<Column> {
         .filter(|column| column.text(&table.total) != "-")
         .collect();
     let name = match table.by {
-        By::Mapping => LEAST_STORY,
+        By::Mapping | By::Kind => LEAST_STORY,
         _ => LEAST_NAME,
     };
     for dropped in Column::DROPPED {
@@ -195,6 +195,7 @@ fn head(page: &mut Page<'_>, table: &Table, columns: &[Column]) -> io::Result<()
         By::File => "file or place",
         By::Thread => "thread",
         By::Space => "address space",
+        By::Kind => "kind, evidence",
     };
     page.line.push("  ").push(names);
     page.end()
@@ -236,11 +237,27 @@ fn row_name(row: &Row, style: &Style) -> String {
             format!("{comm}{pid}, space {}", id.0)
         }
         Key::Place(place) => place_name(place, style.unicode),
+        Key::Kind(_) => kind_words(row, style),
         Key::Mapping(_) => mapping_words(row, style),
         Key::Began => "what address spaces began with".to_owned(),
         Key::Found => "grown by page faults, or found in the kernel's map".to_owned(),
         Key::Nothing => "calls that changed no byte".to_owned(),
         Key::Others => format!("{} smaller ones that are gone", Count(row.rows)),
+    }
+}
+
+/// `Go heap arenas (3), called by runtime.(*mheap).sysAlloc`
+fn kind_words(row: &Row, style: &Style) -> String {
+    let count = match row.rows {
+        0 | 1 => String::new(),
+        rows => format!(" ({})", Count(rows)),
+    };
+    match &row.recognized {
+        None => format!("unknown{count}"),
+        Some(known) => {
+            let evidence = escaped(known.evidence.as_bytes(), style.unicode);
+            format!("{}{count}, {evidence}", kind_name(&known.kind))
+        }
     }
 }
 
