@@ -11,6 +11,7 @@ pub mod json;
 mod ledger;
 mod places;
 pub mod reading;
+pub mod recognize;
 mod replay;
 mod space;
 mod summary;

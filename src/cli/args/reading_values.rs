@@ -129,10 +129,13 @@ pub(super) fn by(text: &str) -> Result<Rows, String> {
         "file" => Ok(Rows::By(By::File)),
         "thread" => Ok(Rows::By(By::Thread)),
         "space" => Ok(Rows::By(By::Space)),
+        "kind" => Ok(Rows::By(By::Kind)),
         "reservation" => Ok(Rows::Reservations),
         "owner" => Ok(Rows::Owners),
         "stack" => Ok(Rows::Stacks),
-        _ => Err("say call, mapping, file, thread, space, reservation, owner or stack".to_owned()),
+        _ => Err(
+            "say call, mapping, file, thread, space, kind, reservation, owner or stack".to_owned(),
+        ),
     }
 }
 

@@ -111,7 +111,7 @@ pub(super) struct ReportLine {
     around: Option<AddrRange>,
 
     /// A table of sums, the largest first: call, mapping, file, thread, space,
-    /// reservation; with the stacks of -k also owner, stack
+    /// kind (what memory is), reservation; with the stacks of -k also owner, stack
     #[arg(long, value_name = "ROWS", value_parser = by)]
     by: Option<Rows>,
 

@@ -1,4 +1,4 @@
-//! Sums of what was done and what is left of it: by call, mapping, file, thread or space.
+//! Sums of what was done and what is left of it: by call, mapping, file, thread, space or kind.
 //!
 //! Every table splits the same sums: its rows add up to the report's calls, flow and last values,
 //! for one trace without a filter exactly.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::mm::Flow;
 use crate::report::space::touched;
+use crate::report::recognize::{Kind, Recognized};
 use crate::report::{Place, is_error};
 use crate::timeline::CallEvent;
 use crate::units::{Bytes, SpaceId, Tid, Timestamp};
@@ -32,6 +33,8 @@ pub enum By {
     Thread,
     /// Address spaces.
     Space,
+    /// Whose memory it is and what for, as far as anything tells.
+    Kind,
 }
 
 /// What a row is about.
@@ -45,6 +48,8 @@ pub enum Key {
     Space(SpaceId),
     /// A file or another kind of place.
     Place(Place),
+    /// Memory that was recognised; `None` for what nothing tells of.
+    Kind(Option<Kind>),
     /// What one event mapped, by the number of its [`Origin`].
     Mapping(u64),
     /// What spaces began with.
@@ -149,7 +154,9 @@ pub struct Row {
     pub pid: Option<Tid>,
     /// More about a mapping.
     pub mapping: Option<MappingRow>,
-    /// Rows that were put together in this one.
+    /// The best evidence for what it is.
+    pub recognized: Option<Recognized>,
+    /// Rows that were put together in this one; of a kind, the mappings.
     pub rows: u64,
     /// The sums.
     pub sums: Sums,
@@ -162,11 +169,12 @@ pub struct Row {
 impl Row {
     fn new(key: Key) -> Row {
         Row {
-            rows: u64::from(key != Key::Others),
+            rows: u64::from(!matches!(key, Key::Others | Key::Kind(_))),
             key,
             comm: "".into(),
             pid: None,
             mapping: None,
+            recognized: None,
             sums: Sums::default(),
             live: 0,
             done: false,
@@ -178,7 +186,7 @@ impl Row {
     pub fn weight(&self, by: By) -> Bytes {
         match by {
             By::Call | By::Thread => self.sums.bytes.max(self.sums.began),
-            By::Mapping | By::File | By::Space => {
+            By::Mapping | By::File | By::Space | By::Kind => {
                 let left = self.sums.reserved + self.sums.committed;
                 self.sums.made().max(left)
             }

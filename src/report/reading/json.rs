@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::abi::Prot;
 use crate::mm::Backing;
 use crate::report::json::{ended, flow, hex, kind_and_name, maker, parts};
+use crate::report::recognize::Recognized;
 use crate::report::{Made as MadeBy, Place};
 use crate::timeline::{Began, EventKind};
 use crate::units::{Bytes, Timestamp};
@@ -273,6 +274,7 @@ pub fn by_word(by: By) -> &'static str {
         By::File => "file",
         By::Thread => "thread",
         By::Space => "space",
+        By::Kind => "kind",
     }
 }
 
@@ -284,6 +286,7 @@ fn row(by: By, row: &Row) -> Value {
         Key::Thread(tid) => json!({"tid": tid.0, "pid": pid, "comm": comm()}),
         Key::Space(id) => json!({"space": id.0, "pid": pid, "comm": comm()}),
         Key::Place(place) => place_object(place),
+        Key::Kind(_) => kind_object(row),
         Key::Mapping(_) => mapping_object(row),
         Key::Began => json!({"other": "began"}),
         Key::Found => json!({"other": "found"}),
@@ -300,6 +303,24 @@ fn row(by: By, row: &Row) -> Value {
 fn place_object(place: &Place) -> Value {
     let (kind, name) = kind_and_name(place);
     json!({"kind": kind, "name": name.map(|name| &**name)})
+}
+
+fn kind_object(row: &Row) -> Value {
+    let mut object = recognized(row.recognized.as_ref());
+    if let Value::Object(object) = &mut object {
+        object.insert("mappings".to_owned(), json!(row.rows));
+    }
+    object
+}
+
+/// What memory is, all null where nothing tells.
+pub(in crate::report) fn recognized(known: Option<&Recognized>) -> Value {
+    json!({
+        "owner": known.map(|known| known.kind.owner),
+        "what": known.map(|known| known.kind.what),
+        "basis": known.map(|known| known.basis.word()),
+        "evidence": known.map(|known| &*known.evidence),
+    })
 }
 
 fn mapping_object(row: &Row) -> Value {

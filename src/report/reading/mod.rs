@@ -12,6 +12,7 @@ mod by;
 mod filter;
 mod follow;
 pub mod json;
+mod kinds;
 mod lives;
 mod over_time;
 mod provenance;

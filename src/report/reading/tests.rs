@@ -318,8 +318,15 @@ fn ask_all(observations: &[Observation]) {
     let mut at = At::new(Filter::default());
     let mut around = Around::new(range, Filter::default());
     let mut over_time = OverTime::new(Filter::default());
-    let mut tables = [By::Call, By::Mapping, By::File, By::Thread, By::Space]
-        .map(|by| Table::of(by, Filter::default()));
+    let mut tables = [
+        By::Call,
+        By::Mapping,
+        By::File,
+        By::Thread,
+        By::Space,
+        By::Kind,
+    ]
+    .map(|by| Table::of(by, Filter::default()));
     let mut timeline = Timeline::new(TraceInfo::default());
     let mut events = Vec::new();
     {

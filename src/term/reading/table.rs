@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{mapping_name, push_name};
+use super::{kind_name, mapping_name, push_name};
 use crate::report::reading::{By, How, Key, Row, Sums, Table};
 use crate::term::page::Page;
 use crate::term::summary::{amount, place_name};
@@ -176,7 +176,7 @@ pub fn write_table(
 ) -> io::Result<()> {
     let mut page = Page::new(out, style);
     let least = match table.by {
-        By::Mapping => LEAST_STORY,
+        By::Mapping | By::Kind => LEAST_STORY,
         _ => LEAST_NAME,
     };
     let columns = Columns::that_fit(&table.total, least, page.width());
@@ -186,6 +186,7 @@ pub fn write_table(
         By::File => "file or place",
         By::Thread => "thread",
         By::Space => "address space",
+        By::Kind => "kind, evidence",
     };
     columns.head(&mut page, names)?;
     let mut shown = top.unwrap_or(usize::MAX).min(table.rows.len());
@@ -243,11 +244,27 @@ fn row_name(row: &Row, style: &Style) -> String {
             format!("{comm}{pid}, space {}", id.0)
         }
         Key::Place(place) => place_name(place, style.unicode),
+        Key::Kind(_) => kind_words(row, style),
         Key::Mapping(_) => mapping_words(row, style),
         Key::Began => "what address spaces began with".to_owned(),
         Key::Found => "grown by page faults, or found in the kernel's map".to_owned(),
         Key::Nothing => "calls that changed no byte".to_owned(),
         Key::Others => format!("{} smaller ones that are gone", Count(row.rows)),
+    }
+}
+
+/// `Go heap arenas (3), called by runtime.(*mheap).sysAlloc`
+fn kind_words(row: &Row, style: &Style) -> String {
+    let count = match row.rows {
+        0 | 1 => String::new(),
+        rows => format!(" ({})", Count(rows)),
+    };
+    match &row.recognized {
+        None => format!("unknown{count}"),
+        Some(known) => {
+            let evidence = escaped(known.evidence.as_bytes(), style.unicode);
+            format!("{}{count}, {evidence}", kind_name(&known.kind))
+        }
     }
 }
 

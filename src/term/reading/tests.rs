@@ -46,8 +46,15 @@ fn no_line_is_wider_than_the_terminal() {
     let then = told(At::new(Filter::default())).into_then();
     let range = AddrRange::covering(Addr(A), 4 << 20).expect("a range");
     let around = told(Around::new(range, Filter::default()));
-    let tables = [By::Call, By::Mapping, By::File, By::Thread, By::Space]
-        .map(|by| told(Table::of(by, Filter::default())).into_table());
+    let tables = [
+        By::Call,
+        By::Mapping,
+        By::File,
+        By::Thread,
+        By::Space,
+        By::Kind,
+    ]
+    .map(|by| told(Table::of(by, Filter::default())).into_table());
     let steps = steps();
     for width in 40..=200 {
         for unicode in [true, false] {

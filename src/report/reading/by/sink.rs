@@ -8,9 +8,11 @@ use std::sync::Arc;
 use crate::mm::{Flow, Verb};
 use crate::report::call_name;
 use crate::report::reading::filter::Filter;
+use crate::report::reading::kinds::{Followed, Gone, Kinds};
 use crate::report::reading::provenance::{History, How, Piece, Provenance};
 use crate::report::reading::range_map::RangeMap;
-use crate::timeline::{CallEvent, Event, EventKind, Sink, SpaceState, Timeline};
+use crate::report::recognize::Recognized;
+use crate::timeline::{CallEvent, Event, EventKind, Namer, Sink, SpaceState, Timeline};
 use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
 use super::{By, Key, MappingRow, Row, Sums, Table};
@@ -24,6 +26,7 @@ pub struct TableSink {
     by: By,
     filter: Filter,
     provenance: Provenance,
+    kinds: Kinds,
     rows: BTreeMap<Key, Row>,
     done: usize,
     until: Timestamp,
@@ -43,6 +46,7 @@ impl Table {
             by,
             filter,
             provenance: Provenance::default(),
+            kinds: Kinds::default(),
             rows: BTreeMap::new(),
             done: 0,
             until: Timestamp(0),
@@ -54,7 +58,8 @@ impl Table {
 fn key_of(by: By, piece: &Piece) -> Key {
     let origin = &piece.origin;
     match (by, origin.how) {
-        (By::Mapping, _) => Key::Mapping(origin.id),
+        // What it is becomes known later.
+        (By::Mapping | By::Kind, _) => Key::Mapping(origin.id),
         (By::File, _) => Key::Place(piece.place.clone()),
         (By::Space, _) => Key::Space(origin.space),
         (By::Call | By::Thread, How::Began(_)) => Key::Began,
@@ -65,6 +70,12 @@ fn key_of(by: By, piece: &Piece) -> Key {
 }
 
 impl TableSink {
+    /// Functions that called get their names from `namer`: of use for a table by kind.
+    pub fn named_by(mut self, namer: Box<dyn Namer>) -> TableSink {
+        self.kinds = Kinds::new(namer);
+        self
+    }
+
     /// The table, once all events were taken.
     pub fn into_table(self) -> Table {
         let TableSink {
@@ -144,7 +155,7 @@ impl TableSink {
             By::Call => Key::Call(call_name(&call.raw)),
             By::Thread => Key::Thread(event.tid),
             By::Space => Key::Space(event.space),
-            By::File | By::Mapping => return self.split(whole, told),
+            By::File | By::Mapping | By::Kind => return self.split(whole, told),
         };
         if whole == Sums::default() {
             return;
@@ -219,6 +230,9 @@ impl TableSink {
     /// What is left of a space is what its rows end with.
     fn ended(&mut self, space: SpaceId, state: &SpaceState) {
         let history: History = self.provenance.spaces.remove(&space).unwrap_or_default();
+        if self.by == By::Kind {
+            return self.ended_by_kind(space, state, &history);
+        }
         for vma in state.model.vmas() {
             for (range, piece) in history.pieces.overlapping(vma.range) {
                 let reserved = vma.is_reserved();
@@ -239,6 +253,64 @@ impl TableSink {
             }
         }
         self.fold();
+    }
+
+    /// The same where rows are kinds.
+    fn ended_by_kind(&mut self, space: SpaceId, state: &SpaceState, history: &History) {
+        self.kinds.learn(space);
+        let mut verdicts: BTreeMap<u64, Option<Recognized>> = BTreeMap::new();
+        for vma in state.model.vmas() {
+            for (range, piece) in history.pieces.overlapping(vma.range) {
+                let id = piece.origin.id;
+                let key = match self.kinds.of_file(space, piece) {
+                    Some(known) => self.kind_row(Some(known), 0),
+                    None => {
+                        let verdict = verdicts.entry(id);
+                        verdict.or_insert_with(|| self.kinds.of(space, range, piece));
+                        Key::Mapping(id)
+                    }
+                };
+                if piece.origin.counts {
+                    let row = self.row(key);
+                    let left = match vma.is_reserved() {
+                        true => &mut row.sums.reserved,
+                        false => &mut row.sums.committed,
+                    };
+                    *left += Bytes(range.len());
+                }
+            }
+        }
+        let known = self.kinds.end(space);
+        verdicts.extend(known.into_iter().map(|gone| (gone.id, gone.verdict)));
+        for (id, verdict) in verdicts {
+            self.merge(Gone { id, verdict });
+        }
+    }
+
+    /// The row of a kind, of which `mappings` more are known.
+    fn kind_row(&mut self, verdict: Option<Recognized>, mappings: u64) -> Key {
+        let key = Key::Kind(verdict.as_ref().map(|known| known.kind));
+        let row = self.row(key.clone());
+        row.rows += mappings;
+        let better = match (&row.recognized, &verdict) {
+            (Some(known), Some(new)) => new.basis < known.basis,
+            (None, new) => new.is_some(),
+            (Some(_), None) => false,
+        };
+        if better {
+            row.recognized = verdict;
+        }
+        key
+    }
+
+    /// Adds the sums of a mapping to those of its kind.
+    fn merge(&mut self, gone: Gone) {
+        let Some(row) = self.rows.remove(&Key::Mapping(gone.id)) else {
+            return;
+        };
+        let counts = row.sums != Sums::default();
+        let key = self.kind_row(gone.verdict, u64::from(counts));
+        self.row(key).sums += row.sums;
     }
 
     /// Puts the smallest of many mappings that are gone together.
@@ -283,6 +355,7 @@ impl Sink for TableSink {
         let counts = self.filter.counts(event);
         let mut told = Vec::new();
         let mut pieces: Vec<(AddrRange, Piece)> = Vec::new();
+        let mut followed: Vec<Followed> = Vec::new();
         self.provenance
             .event(event, timeline, counts, &mut |happened| {
                 if matches!(by, By::File | By::Mapping) {
@@ -292,10 +365,27 @@ impl Sink for TableSink {
                         key: key_of(by, happened.piece),
                     });
                 }
+                if by == By::Kind {
+                    followed.push(Followed::of(&happened));
+                }
                 if by == By::Mapping {
                     pieces.push((happened.range, happened.piece.clone()));
                 }
             });
+        let mut gone = Vec::new();
+        if by == By::Kind {
+            for Followed { verb, range, piece } in &followed {
+                let key = match self.kinds.of_file(event.space, piece) {
+                    Some(known) => self.kind_row(Some(known), 0),
+                    None => key_of(by, piece),
+                };
+                let (verb, range) = (*verb, *range);
+                told.push(Told { verb, range, key });
+            }
+            gone = self
+                .kinds
+                .event(event, timeline, &self.provenance, &followed);
+        }
         let Some(state) = timeline.spaces.get(&event.space) else {
             return Ok(());
         };
@@ -316,6 +406,7 @@ impl Sink for TableSink {
             EventKind::SpaceEnded { .. } => self.ended(event.space, state),
             _ => {}
         }
+        gone.into_iter().for_each(|gone| self.merge(gone));
         Ok(())
     }
 

@@ -1,0 +1,538 @@
+//! Follows what is known of every living mapping, so that it can be told what each is.
+//!
+//! Clues are kept for what one event made (an [`Origin`]); they are dropped with its last byte.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::abi::{MapFlags, Prot};
+use crate::decode::Call;
+use crate::mm::Verb;
+use crate::report::Place;
+use crate::report::recognize::{Clues, Recognized, Request, Step, Surroundings, recognize};
+use crate::timeline::{
+    Began, CallEvent, Event, EventKind, HeldNames, Namer, SpaceState, Stacks, Timeline,
+};
+use crate::units::{AddrRange, SpaceId, StackId, Tid};
+
+use super::asked::named;
+use super::provenance::{Happened, History, Origin, Piece, Provenance};
+
+/// What one event did to bytes of one origin.
+#[derive(Clone, Debug)]
+pub(super) struct Followed {
+    pub(super) verb: Verb,
+    pub(super) range: AddrRange,
+    pub(super) piece: Piece,
+}
+
+impl Followed {
+    pub(super) fn of(happened: &Happened<'_>) -> Followed {
+        Followed {
+            verb: happened.verb,
+            range: happened.range,
+            piece: happened.piece.clone(),
+        }
+    }
+}
+
+/// A mapping whose last byte is gone, and what it was.
+pub(super) struct Gone {
+    /// Number of its origin.
+    pub(super) id: u64,
+    pub(super) verdict: Option<Recognized>,
+}
+
+/// All living spaces.
+pub(super) struct Kinds {
+    namer: Box<dyn Namer>,
+    callers: HashMap<StackId, Arc<[Arc<str>]>>,
+    /// Versions that files state, by path: told once in a trace.
+    versions: BTreeMap<Arc<str>, Arc<str>>,
+    spaces: BTreeMap<SpaceId, Known>,
+}
+
+impl fmt::Debug for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kinds { spaces, .. } = self;
+        f.debug_struct("Kinds")
+            .field("spaces", spaces)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Kinds {
+    fn default() -> Kinds {
+        Kinds::new(Box::new(HeldNames))
+    }
+}
+
+/// One space.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    around: Surroundings,
+    /// By the number of the first origin, which a fork does not change.
+    mappings: BTreeMap<u64, Living>,
+    /// Whether the last mmap of a task made bytes executable.
+    code: BTreeMap<Tid, bool>,
+    /// Paths of mapped files, each once.
+    files: std::collections::BTreeSet<Arc<str>>,
+    start: Start,
+}
+
+/// How far the dynamic loader is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Start {
+    /// It may be at work.
+    #[default]
+    Unknown,
+    /// It has let go of its cache.
+    Over,
+}
+
+#[derive(Clone, Debug)]
+struct Living {
+    id: u64,
+    bytes: u64,
+    clues: Clues,
+}
+
+impl Kinds {
+    /// Takes the names of functions from `namer`.
+    pub(super) fn new(namer: Box<dyn Namer>) -> Kinds {
+        Kinds {
+            namer,
+            callers: HashMap::new(),
+            versions: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an event, after `provenance` did, and what that told of it. What is gone by it is
+    /// returned.
+    pub(super) fn event(
+        &mut self,
+        event: &Event,
+        timeline: &Timeline,
+        provenance: &Provenance,
+        told: &[Followed],
+    ) -> Vec<Gone> {
+        match &event.kind {
+            EventKind::File(file) => {
+                if let Some(version) = &file.version {
+                    let path = Arc::clone(&file.path);
+                    self.versions.insert(path, Arc::clone(version));
+                    for known in self.spaces.values_mut() {
+                        if known.files.contains(&file.path) {
+                            known.around.version(version);
+                        }
+                    }
+                }
+                Vec::new()
+            }
+            EventKind::SpaceBegan { began, .. } => {
+                if let (Some(state), Some(history)) = (
+                    timeline.spaces.get(&event.space),
+                    provenance.spaces.get(&event.space),
+                ) {
+                    self.begin(event.space, *began, state, history);
+                }
+                Vec::new()
+            }
+            EventKind::Call(call) => {
+                let callers = call.stack.map(|id| self.callers(id, &timeline.stacks));
+                let gone = self.call(event, call, callers, told);
+                if let (Some(range), Some(history)) =
+                    (named(&call.raw), provenance.spaces.get(&event.space))
+                {
+                    self.name(event.space, range, history);
+                }
+                gone
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What bytes are.
+    pub(super) fn of(
+        &mut self,
+        space: SpaceId,
+        range: AddrRange,
+        piece: &Piece,
+    ) -> Option<Recognized> {
+        let known = self.spaces.get_mut(&space)?;
+        let living = known.mappings.get(&piece.origin.first().id);
+        let mut clues = living.map_or_else(
+            || Clues::new(range, piece.place.clone()),
+            |living| living.clues.clone(),
+        );
+        if clues.place != piece.place && matches!(piece.place, Place::File(_)) {
+            clues = Clues::new(range, piece.place.clone());
+        }
+        known.verdict(&clues)
+    }
+
+    /// A file that was mapped into a reservation: what these bytes are is told by the file.
+    pub(super) fn of_file(&mut self, space: SpaceId, piece: &Piece) -> Option<Recognized> {
+        let known = self.spaces.get(&space)?;
+        let living = known.mappings.get(&piece.origin.first().id)?;
+        let inside =
+            matches!(piece.place, Place::File(_)) && !matches!(living.clues.place, Place::File(_));
+        let range = living.clues.range;
+        inside.then(|| self.of(space, range, piece)).flatten()
+    }
+
+    /// All that is known of a space that ended, and what each of its mappings was.
+    pub(super) fn end(&mut self, space: SpaceId) -> Vec<Gone> {
+        let Some(mut known) = self.spaces.remove(&space) else {
+            return Vec::new();
+        };
+        let mappings = std::mem::take(&mut known.mappings);
+        known.learn(mappings.values());
+        mappings
+            .into_values()
+            .map(|living| Gone {
+                id: living.id,
+                verdict: known.verdict(&living.clues),
+            })
+            .collect()
+    }
+
+    /// Lets a space learn which runtimes are in it from all that is there.
+    pub(super) fn learn(&mut self, space: SpaceId) {
+        if let Some(known) = self.spaces.get_mut(&space) {
+            let mappings = std::mem::take(&mut known.mappings);
+            known.learn(mappings.values());
+            known.mappings = mappings;
+        }
+    }
+
+    fn callers(&mut self, id: StackId, stacks: &Stacks) -> Arc<[Arc<str>]> {
+        if let Some(callers) = self.callers.get(&id) {
+            return Arc::clone(callers);
+        }
+        let mut functions: Vec<Arc<str>> = Vec::new();
+        for frame in stacks.frames(id) {
+            let names = match stacks.names(*frame) {
+                Some(names) => Arc::clone(names),
+                None => self.namer.name(*frame, stacks),
+            };
+            let known = names.iter().filter(|name| !name.function.is_empty());
+            functions.extend(known.map(|name| Arc::clone(&name.function)));
+        }
+        let functions: Arc<[Arc<str>]> = functions.into();
+        self.callers.insert(id, Arc::clone(&functions));
+        functions
+    }
+
+    fn begin(&mut self, space: SpaceId, began: Began, state: &SpaceState, history: &History) {
+        let parent = match began {
+            Began::Fork {
+                parent: Some(parent),
+            } => self.spaces.get(&parent),
+            _ => None,
+        };
+        let mut known = match parent {
+            Some(parent) => Known {
+                mappings: BTreeMap::new(),
+                code: BTreeMap::new(),
+                ..parent.clone()
+            },
+            None => Known {
+                around: Surroundings::of_program(&state.exe),
+                ..Known::default()
+            },
+        };
+        let mut before: Option<(AddrRange, Place)> = None;
+        for (range, piece) in history.pieces.iter() {
+            if let Place::File(path) = &piece.place {
+                known.file(path, &self.versions);
+            }
+            let first = piece.origin.first().id;
+            let copied = parent.and_then(|parent| parent.mappings.get(&first));
+            let living = known.mappings.entry(first).or_insert_with(|| {
+                let mut clues = match copied {
+                    Some(living) => living.clues.clone(),
+                    None => Clues::new(range, piece.place.clone()),
+                };
+                // execve puts the bss of a program directly behind its data.
+                let behind = before.take().filter(|(file, place)| {
+                    let file = file.end() == range.start() && matches!(place, Place::File(_));
+                    file && copied.is_none()
+                });
+                if let Some((file, place)) = behind {
+                    clues.over = Some((place, file));
+                }
+                Living {
+                    id: piece.origin.id,
+                    bytes: 0,
+                    clues,
+                }
+            });
+            living.bytes += range.len();
+            let usable = !piece.prot.is_empty();
+            before = usable.then(|| (range, piece.place.clone()));
+        }
+        self.spaces.insert(space, known);
+    }
+
+    fn call(
+        &mut self,
+        event: &Event,
+        call: &CallEvent,
+        callers: Option<Arc<[Arc<str>]>>,
+        told: &[Followed],
+    ) -> Vec<Gone> {
+        let Some(known) = self.spaces.get_mut(&event.space) else {
+            return Vec::new();
+        };
+        let made = Made {
+            request: request(&call.call),
+            callers: callers.unwrap_or_else(|| [].into()),
+            after_code: known.code.get(&event.tid).copied().unwrap_or(false),
+        };
+        let mut replaced: Vec<(AddrRange, Place)> = Vec::new();
+        let mut gone = Vec::new();
+        for Followed { verb, range, piece } in told {
+            let (range, first) = (*range, piece.origin.first().id);
+            match verb {
+                Verb::Reserve | Verb::Map | Verb::Grown => {
+                    if let Place::File(path) = &piece.place {
+                        known.file(path, &self.versions);
+                    }
+                    known.made(range, piece, &made, &replaced);
+                    if let (Verb::Grown, Some(living)) = (verb, known.mappings.get_mut(&first)) {
+                        living.clues.place = Place::Stack;
+                    }
+                }
+                Verb::Commit => known.committed(first, range, piece.prot, &call.call),
+                Verb::ReleaseReserved | Verb::ReleaseCommitted => {
+                    known.released(first, range, piece, &call.call, &mut replaced);
+                    let living = known.mappings.get(&first);
+                    if living.is_some_and(|living| living.bytes == 0)
+                        && let Some(living) = known.mappings.remove(&first)
+                    {
+                        gone.push(Gone {
+                            id: living.id,
+                            verdict: known.verdict(&living.clues),
+                        });
+                    }
+                }
+                Verb::MovedTo => {
+                    if let Some(living) = known.mappings.get_mut(&first) {
+                        living.clues.range = range;
+                    }
+                }
+                Verb::Decommit | Verb::Discard | Verb::MovedFrom => {}
+            }
+        }
+        if let Call::Mmap(mmap) = &call.call {
+            let made_code = mmap.fd.is_none() && mmap.prot.contains(Prot::EXEC);
+            known.code.insert(event.tid, made_code);
+        }
+        gone
+    }
+
+    fn name(&mut self, space: SpaceId, range: AddrRange, history: &History) {
+        let Some(known) = self.spaces.get_mut(&space) else {
+            return;
+        };
+        for (_, piece) in history.pieces.overlapping(range) {
+            if let (Some(name), Some(living)) = (
+                &piece.name,
+                known.mappings.get_mut(&piece.origin.first().id),
+            ) {
+                living.clues.name = Some(Arc::clone(name));
+            }
+        }
+    }
+}
+
+/// What the call at hand brings to all that it makes.
+struct Made {
+    request: Option<Request>,
+    callers: Arc<[Arc<str>]>,
+    after_code: bool,
+}
+
+fn request(call: &Call) -> Option<Request> {
+    match call {
+        Call::Mmap(mmap) => Some(Request {
+            len: mmap.len,
+            prot: mmap.prot,
+            flags: mmap.flags,
+            addr: mmap.addr,
+        }),
+        _ => None,
+    }
+}
+
+impl Known {
+    fn file(&mut self, path: &Arc<str>, versions: &BTreeMap<Arc<str>, Arc<str>>) {
+        if self.files.insert(Arc::clone(path)) {
+            self.around.file(path);
+            if let Some(version) = versions.get(path) {
+                self.around.version(version);
+            }
+        }
+    }
+
+    fn verdict(&mut self, clues: &Clues) -> Option<Recognized> {
+        let verdict = match clues.at_start && self.start == Start::Unknown {
+            true => recognize(
+                &Clues {
+                    at_start: false,
+                    ..clues.clone()
+                },
+                &self.around,
+            ),
+            false => recognize(clues, &self.around),
+        };
+        if let Some(known) = &verdict {
+            let by: Arc<str> = known.evidence.as_ref().into();
+            self.around.shown(known.kind.owner, &by);
+        }
+        verdict
+    }
+
+    fn learn<'a>(&mut self, mappings: impl Iterator<Item = &'a Living>) {
+        for living in mappings {
+            self.verdict(&living.clues);
+        }
+    }
+
+    fn made(
+        &mut self,
+        range: AddrRange,
+        piece: &Piece,
+        made: &Made,
+        replaced: &[(AddrRange, Place)],
+    ) {
+        let origin: &Origin = &piece.origin;
+        if let Some(living) = self.mappings.get_mut(&origin.first().id) {
+            living.bytes += range.len();
+            let whole = living.clues.range;
+            let (start, end) = (
+                whole.start().min(range.start()),
+                whole.end().max(range.end()),
+            );
+            living.clues.range = AddrRange::new(start, end).unwrap_or(whole);
+            return;
+        }
+        let mut clues = Clues::new(range, piece.place.clone());
+        clues.request = made.request;
+        clues.callers = Arc::clone(&made.callers);
+        clues.after_code = made.after_code;
+        clues.at_start = self.start == Start::Unknown;
+        let over = replaced.iter().find(|(over, _)| over.overlaps(range));
+        clues.over = over.map(|(over, place)| (place.clone(), *over));
+        if let Some(request) = clues.free_reservation() {
+            self.around.reserved(request.len);
+        }
+        let id = origin.id;
+        let bytes = range.len();
+        let living = Living { id, bytes, clues };
+        self.mappings.insert(origin.first().id, living);
+    }
+
+    fn committed(&mut self, first: u64, range: AddrRange, prot: Prot, call: &Call) {
+        let Some(living) = self.mappings.get_mut(&first) else {
+            return;
+        };
+        let steps = &mut living.clues.steps;
+        let step: &mut Step = match call {
+            Call::Mmap(mmap) if mmap.flags.contains(MapFlags::ANONYMOUS) => &mut steps.mapped,
+            Call::Mprotect { .. } => &mut steps.protected,
+            _ => return,
+        };
+        step.take(range, prot);
+    }
+
+    fn released(
+        &mut self,
+        first: u64,
+        range: AddrRange,
+        piece: &Piece,
+        call: &Call,
+        replaced: &mut Vec<(AddrRange, Place)>,
+    ) {
+        let is_cache = |path: &str| path.ends_with("/ld.so.cache");
+        if matches!(&piece.place, Place::File(path) if is_cache(path)) {
+            self.start = Start::Over;
+        }
+        let mut place = piece.place.clone();
+        if let Some(living) = self.mappings.get_mut(&first) {
+            living.bytes = living.bytes.saturating_sub(range.len());
+            let clues = &mut living.clues;
+            match call {
+                Call::Munmap { .. } => trim(clues, range),
+                _ => clues.steps.low_replaced |= range.start() == clues.range.start(),
+            }
+            if let Some((root, _)) = &clues.over {
+                place = root.clone();
+            }
+        }
+        if matches!(call, Call::Mmap(_)) {
+            replaced.push((range, place));
+        }
+    }
+}
+
+/// Takes what munmap(2) cut off an end, if that is how an alignment was come by: the first thing or
+/// two that happened.
+fn trim(clues: &mut Clues, range: AddrRange) {
+    let steps = &mut clues.steps;
+    let untouched = steps.mapped.count == 0 && steps.protected.count == 0;
+    let at = steps.trimmed.iter().position(|cut| *cut == 0);
+    let (Some(at), true) = (at, untouched) else {
+        return;
+    };
+    let whole = clues.range;
+    let left = match (range.start() == whole.start(), range.end() == whole.end()) {
+        (true, false) => AddrRange::new(range.end(), whole.end()),
+        (false, true) => AddrRange::new(whole.start(), range.start()),
+        _ => None,
+    };
+    if let Some(left) = left {
+        clues.range = left;
+        if let Some(cut) = clues.steps.trimmed.get_mut(at) {
+            *cut = range.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Addr;
+
+    fn range(start: u64, end: u64) -> AddrRange {
+        AddrRange::new(Addr(start), Addr(end)).expect("a range")
+    }
+
+    #[test]
+    fn only_the_first_two_cuts_at_an_end_are_trimming() {
+        let mut clues = Clues::new(range(0x1000, 0x9000), Place::Anon);
+        trim(&mut clues, range(0x1000, 0x2000));
+        trim(&mut clues, range(0x8000, 0x9000));
+        assert_eq!(clues.range, range(0x2000, 0x8000));
+        trim(&mut clues, range(0x7000, 0x8000));
+        assert_eq!(clues.range, range(0x2000, 0x8000));
+        assert_eq!(clues.steps.trimmed, [0x1000, 0x1000]);
+    }
+
+    #[test]
+    fn a_hole_is_no_trimming_and_nothing_is_after_the_first_step() {
+        let mut clues = Clues::new(range(0x1000, 0x9000), Place::Anon);
+        trim(&mut clues, range(0x3000, 0x4000));
+        trim(&mut clues, range(0x1000, 0x9000));
+        clues
+            .steps
+            .protected
+            .take(range(0x1000, 0x2000), Prot::READ);
+        trim(&mut clues, range(0x1000, 0x2000));
+        assert_eq!(clues.range, range(0x1000, 0x9000));
+        assert_eq!(clues.steps.trimmed, [0, 0]);
+    }
+}

@@ -1,0 +1,185 @@
+//! HotSpot: share/memory/virtualspace.cpp, share/memory/metaspace, share/code/codeCache.cpp,
+//! share/gc/{shared,g1}, os/linux/os_linux.cpp.
+//!
+//! Reserved without access and NORESERVE, made usable by mmap(2) over it. A distribution's libjvm.so
+//! has no symbols of these functions, so that the shapes carry it.
+
+use crate::abi::MapFlags;
+use crate::report::Place;
+
+use super::{Clues, Runtime, Shape, Surroundings};
+
+pub(super) const OWNER: &str = "HotSpot";
+
+const HEAP: &str = "Java heap";
+const METASPACE: &str = "metaspace";
+const CLASSES: &str = "class space";
+const CODE: &str = "code cache";
+const COLLECTOR: &str = "collector tables";
+const ARCHIVE: &str = "CDS archive";
+const STACKS: &str = "thread stacks";
+const POLLING: &str = "polling pages";
+
+/// `Metaspace::commit_granule_bytes`.
+const GRANULE: u64 = 64 << 10;
+/// `MetaspaceContext`: a node of non-class metaspace (VirtualSpaceNodeDefaultSize).
+const NODE: u64 = 64 << 20;
+/// The smallest heap that is looked for: a region of G1 is 1 MiB at least.
+const LEAST_HEAP: u64 = 8 << 20;
+
+pub(super) const HOTSPOT: Runtime = Runtime {
+    owner: OWNER,
+    libraries: &["libjvm.so"],
+    version: None,
+    functions: &[
+        ("CodeHeap::*", CODE),
+        ("CodeCache::*", CODE),
+        ("ReservedCodeSpace::*", CODE),
+        ("metaspace::VirtualSpaceNode::*", METASPACE),
+        (
+            "Metaspace::reserve_address_space_for_compressed_classes*",
+            CLASSES,
+        ),
+        ("MetaspaceShared::*", ARCHIVE),
+        ("FileMapInfo::*", ARCHIVE),
+        ("CardTable::*", COLLECTOR),
+        ("G1RegionToSpaceMapper::*", COLLECTOR),
+        ("G1CollectedHeap::create_aux_memory_mapper*", COLLECTOR),
+        ("G1CMMarkStack::*", COLLECTOR),
+        ("MmapArrayAllocator<*", COLLECTOR),
+        ("ParMarkBitMap::*", COLLECTOR),
+        ("BlockOffsetSharedArray::*", COLLECTOR),
+        ("Universe::reserve_heap*", HEAP),
+        ("ReservedHeapSpace::*", HEAP),
+        ("G1PageBasedVirtualSpace::*", HEAP),
+        ("ZPhysicalMemory*", HEAP),
+        ("ZVirtualMemory*", HEAP),
+        ("SafepointMechanism::*", POLLING),
+        ("os::create_thread*", STACKS),
+        ("os::pd_create_stack_guard_pages*", STACKS),
+        ("JavaThread::*stack_guard*", STACKS),
+        ("StackOverflow::*", STACKS),
+    ],
+    names: &[],
+    files: &[
+        ("*.jsa", ARCHIVE),
+        ("lib/modules", "class library"),
+        ("hsperfdata_*/*", "performance data"),
+        ("/memfd:java_heap*", HEAP),
+    ],
+    shapes: &[
+        Shape {
+            what: STACKS,
+            evidence: "MAP_STACK, and its low end was replaced by the guard zone of a Java thread",
+            alone: false,
+            fits: is_stack,
+        },
+        Shape {
+            what: POLLING,
+            evidence: "two pages, NORESERVE, made usable at once",
+            alone: false,
+            fits: |clues, _| {
+                clues
+                    .free_reservation()
+                    .is_some_and(|asked| asked.len == 8 << 10)
+                    && is_usable_at_once(clues)
+            },
+        },
+        Shape {
+            what: CODE,
+            evidence: "NORESERVE, made writable and executable by mmap over it",
+            alone: false,
+            fits: |clues, _| clues.free_reservation().is_some() && clues.steps.mapped.executable,
+        },
+        Shape {
+            what: CODE,
+            evidence: "the reservation right after code was made executable: the map of its segments",
+            alone: false,
+            fits: |clues, _| {
+                let small = |asked: &super::Request| asked.len < LEAST_HEAP;
+                clues.after_code && clues.free_reservation().is_some_and(small)
+            },
+        },
+        Shape {
+            what: METASPACE,
+            evidence: "64 MiB, NORESERVE, made usable by mmap over it in steps of 64 KiB",
+            alone: false,
+            fits: |clues, _| {
+                let node = |asked: &super::Request| asked.len == NODE;
+                clues.free_reservation().is_some_and(node) && is_metaspace(clues)
+            },
+        },
+        Shape {
+            what: CLASSES,
+            evidence: "NORESERVE, made usable by mmap over it in steps of 64 KiB",
+            alone: false,
+            fits: |clues, _| {
+                let large = |asked: &super::Request| NODE < asked.len || asked.addr.0 != 0;
+                clues.free_reservation().is_some_and(large) && is_metaspace(clues)
+            },
+        },
+        Shape {
+            what: COLLECTOR,
+            evidence: "NORESERVE, 1/512 or 1/64 of the size of the Java heap",
+            alone: false,
+            fits: is_table,
+        },
+        Shape {
+            what: HEAP,
+            evidence: "NORESERVE, and a table of 1/512 of its size was reserved too",
+            alone: false,
+            fits: |clues, around| {
+                let heap = |asked: &super::Request| is_heap(asked.len, around);
+                clues.free_reservation().is_some_and(heap)
+            },
+        },
+        Shape {
+            what: COLLECTOR,
+            evidence: "16 KiB or more, NORESERVE, made usable at once, as mark stacks are",
+            alone: false,
+            fits: |clues, _| {
+                let large = |asked: &super::Request| 16 << 10 <= asked.len;
+                clues.free_reservation().is_some_and(large) && is_usable_at_once(clues)
+            },
+        },
+    ],
+};
+
+/// A zone of a stack that was mapped over its low end, or the stack.
+fn is_stack(clues: &Clues, _: &Surroundings) -> bool {
+    let zone = matches!(clues.over, Some((Place::ThreadStack, _)));
+    let stack = clues.place == Place::ThreadStack && clues.steps.low_replaced;
+    let asked = |wanted: MapFlags| {
+        clues
+            .request
+            .is_some_and(|asked| asked.flags.contains(wanted))
+    };
+    (zone && asked(MapFlags::FIXED)) || (stack && asked(MapFlags::STACK))
+}
+
+fn is_usable_at_once(clues: &Clues) -> bool {
+    clues.steps.mapped.count == 1 && clues.steps.mapped.first == Some(clues.range)
+}
+
+fn is_metaspace(clues: &Clues) -> bool {
+    let mapped = &clues.steps.mapped;
+    mapped.granule() == GRANULE && !mapped.executable
+}
+
+/// A heap has a table of one byte for each card of 512 bytes, some of them one more page.
+fn is_heap(bytes: u64, around: &Surroundings) -> bool {
+    let cards = bytes / 512;
+    LEAST_HEAP <= bytes
+        && bytes.is_multiple_of(1 << 20)
+        && around.reserved_within(cards, cards + (8 << 10))
+}
+
+fn is_table(clues: &Clues, around: &Surroundings) -> bool {
+    clues.free_reservation().is_some_and(|asked| {
+        around.sizes().any(|heap| {
+            let cards = heap / 512;
+            let is_cards = (cards..=cards + (8 << 10)).contains(&asked.len);
+            is_heap(heap, around) && (is_cards || asked.len == heap / 64)
+        })
+    })
+}

@@ -1,0 +1,305 @@
+//! What the mappings of a process are of which nothing but its maps is known: it lived before it was
+//! looked at. There are no calls to go by, so less is recognised than in a trace.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::abi::Prot;
+use crate::mm::{MapsEntry, Snapshot, Vma};
+use crate::report::Place;
+use crate::units::{AddrRange, Bytes};
+
+use super::{Basis, Clues, Kind, Recognized, Surroundings, by_name, found, loader};
+use super::{glibc, go, hotspot};
+
+const MIB: u64 = 1 << 20;
+const ARENA: u64 = 64 * MIB;
+
+/// The bytes of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KindSum {
+    /// All of them.
+    pub mapped: Bytes,
+    /// Those without any access right.
+    pub reserved: Bytes,
+    /// The others.
+    pub committed: Bytes,
+    /// Physical memory behind them, where smaps was read.
+    pub resident: Option<Bytes>,
+    /// Lines of maps.
+    pub count: u64,
+    /// What the first of them was told by.
+    pub evidence: Option<Recognized>,
+}
+
+/// One line of maps, as far as it matters here.
+struct Line<'a> {
+    entry: &'a MapsEntry,
+    /// `None` where smaps was not read.
+    noreserve: Option<bool>,
+}
+
+impl Line<'_> {
+    /// Private memory of no file.
+    fn is_anonymous(&self) -> bool {
+        let name = &*self.entry.name;
+        !self.entry.shared && (name.is_empty() || name.starts_with("[anon:"))
+    }
+
+    fn is_reserved(&self) -> bool {
+        self.entry.prot.rwx().is_empty()
+    }
+
+    fn is_data(&self) -> bool {
+        self.entry.prot.rwx() == Prot::READ | Prot::WRITE
+    }
+
+    fn place(&self) -> Place {
+        match &*self.entry.name {
+            "[heap]" => Place::Heap,
+            "[stack]" => Place::Stack,
+            _ => {
+                let vma = Vma::from_entry(self.entry, None);
+                match vma.category() {
+                    crate::mm::Category::Anon => Place::Anon,
+                    crate::mm::Category::File => Place::File(Arc::clone(&self.entry.name)),
+                    crate::mm::Category::Shmem => Place::Shared(Arc::clone(&self.entry.name)),
+                    crate::mm::Category::Special => Place::Special(Arc::clone(&self.entry.name)),
+                }
+            }
+        }
+    }
+}
+
+/// What each line of `snapshot` is. `around` tells of the program and of the versions that files
+/// state; the mapped files are taken from the snapshot itself.
+pub fn recognize_snapshot(snapshot: &Snapshot, around: &Surroundings) -> Vec<Option<Recognized>> {
+    let mut around = around.clone();
+    for entry in &snapshot.entries {
+        if entry.name.starts_with('/') {
+            around.file(&entry.name);
+        }
+    }
+    let lines: Vec<Line<'_>> = snapshot
+        .entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| Line {
+            entry,
+            noreserve: snapshot.smaps.get(index).map(|smaps| smaps.noreserve),
+        })
+        .collect();
+    let mut verdicts: Vec<Option<Recognized>> = lines
+        .iter()
+        .enumerate()
+        .map(|(index, line)| {
+            let mut clues = Clues::new(line.entry.range, line.place());
+            if line.entry.name.starts_with("[anon:") {
+                clues.name = Some(Arc::clone(&line.entry.name));
+            }
+            let before = index.checked_sub(1).and_then(|index| lines.get(index));
+            clues.over = before.and_then(|before| bss_of(before, line));
+            by_name(&clues).or_else(|| loader::by_mechanism(&clues, &around))
+        })
+        .collect();
+    for run in runs(&lines) {
+        of_run(&lines, run, &around, &mut verdicts);
+    }
+    verdicts
+}
+
+/// The file whose data segment `line` directly continues: ld.so and execve put a bss there.
+fn bss_of(before: &Line<'_>, line: &Line<'_>) -> Option<(Place, AddrRange)> {
+    let follows = before.entry.range.end() == line.entry.range.start()
+        && before.entry.name.starts_with('/')
+        && before.is_data()
+        && line.is_data()
+        && line.entry.name.is_empty();
+    follows.then(|| (before.place(), before.entry.range))
+}
+
+/// Lines that touch and are anonymous.
+fn runs(lines: &[Line<'_>]) -> Vec<std::ops::Range<usize>> {
+    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        if !line.is_anonymous() {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run)
+                if run.end == index
+                    && lines[index - 1].entry.range.end() == line.entry.range.start() =>
+            {
+                run.end = index + 1;
+            }
+            _ => runs.push(index..index + 1),
+        }
+    }
+    runs
+}
+
+/// Shapes of lines that touch.
+fn of_run(
+    lines: &[Line<'_>],
+    run: std::ops::Range<usize>,
+    around: &Surroundings,
+    verdicts: &mut [Option<Recognized>],
+) {
+    let mut index = run.start;
+    while index < run.end {
+        let rest = &lines[index..run.end];
+        let (count, verdict) = None
+            .or_else(|| arena(rest, around))
+            .or_else(|| code_cache(rest, around))
+            .or_else(|| stack(rest, around))
+            .or_else(|| go_heap(rest, around))
+            .or_else(|| java_heap(rest, around))
+            .or_else(|| go_rest(rest, around))
+            .unwrap_or((1, None));
+        for known in &mut verdicts[index..index + count] {
+            if known.is_none() {
+                known.clone_from(&verdict);
+            }
+        }
+        index += count;
+    }
+}
+
+type Found = Option<(usize, Option<Recognized>)>;
+
+fn shape(owner: &'static str, what: &'static str, evidence: &'static str) -> Option<Recognized> {
+    Some(found(owner, what, Basis::Shape, evidence))
+}
+
+/// Lines from the first one up to `end`, if there is a border.
+fn up_to(lines: &[Line<'_>], end: u64) -> Option<usize> {
+    let last = lines
+        .iter()
+        .position(|line| end <= line.entry.range.end().0)?;
+    (lines[last].entry.range.end().0 == end).then_some(last + 1)
+}
+
+fn arena(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [first, ..] = lines else { return None };
+    let start = first.entry.range.start().0;
+    if !start.is_multiple_of(ARENA) || !first.is_data() || first.noreserve == Some(false) {
+        return None;
+    }
+    let count = up_to(lines, start.checked_add(ARENA)?)?;
+    let shaped = lines[1..count]
+        .iter()
+        .all(|line| line.is_reserved() && line.noreserve != Some(false));
+    let known = around.has(glibc::OWNER) && !around.replaces_malloc() && !around.has(go::OWNER);
+    // With smaps the flag is known, and it is what Go's arenas do not have.
+    let known = known || (around.has(glibc::OWNER) && first.noreserve == Some(true));
+    (shaped && 2 == count && known).then(|| {
+        let evidence = "shape: 64 MiB at their alignment, NORESERVE, used from the bottom";
+        (count, shape(glibc::OWNER, "malloc arenas", evidence))
+    })
+}
+
+fn code_cache(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [first, ..] = lines else { return None };
+    let code = first.entry.prot.rwx() == Prot::READ | Prot::WRITE | Prot::EXEC;
+    (around.has(hotspot::OWNER) && code).then(|| {
+        let rest = lines[1..]
+            .iter()
+            .take_while(|line| line.is_reserved() || line.entry.prot.contains(Prot::EXEC));
+        let evidence = "shape: writable and executable, in a process of HotSpot";
+        (
+            1 + rest.count(),
+            shape(hotspot::OWNER, "code cache", evidence),
+        )
+    })
+}
+
+/// A guard page and a stack of a usual size above it.
+fn stack(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [guard, stack, ..] = lines else {
+        return None;
+    };
+    let size = stack.entry.range.len();
+    let shaped = guard.is_reserved()
+        && guard.entry.range.len() == 4096
+        && stack.is_data()
+        && (size == 8 * MIB || size == MIB);
+    (shaped && around.has(glibc::OWNER)).then(|| {
+        let evidence = "shape: a guard page below 8 MiB or 1 MiB of memory";
+        (2, shape(glibc::OWNER, "thread stacks", evidence))
+    })
+}
+
+fn go_heap(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [first, ..] = lines else { return None };
+    let start = first.entry.range.start().0;
+    if !around.has(go::OWNER) || !start.is_multiple_of(ARENA) || first.noreserve == Some(true) {
+        return None;
+    }
+    // Usable from the bottom up, then reserved to a multiple of 64 MiB.
+    let used = lines.iter().take_while(|line| line.is_data()).count();
+    let reserved = lines[used..].iter().take_while(|line| line.is_reserved());
+    let count = used + reserved.count();
+    let end = lines[count.checked_sub(1)?].entry.range.end().0;
+    (0 < used && end.is_multiple_of(ARENA)).then(|| {
+        let evidence = "shape: multiples of 64 MiB at their alignment, used from the bottom";
+        (count, shape(go::OWNER, "heap arenas", evidence))
+    })
+}
+
+fn java_heap(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [first, ..] = lines else { return None };
+    // Where compressed references reach without a base: ReservedHeapSpace, OopEncodingHeapMax.
+    let low = first.entry.range.start().0 < 32 << 30;
+    let end = lines.last()?.entry.range.end().0;
+    let size = end.saturating_sub(first.entry.range.start().0);
+    let below_classes = end <= 32 << 30;
+    let known = around.has(hotspot::OWNER) && low && below_classes && 8 * MIB <= size;
+    known.then(|| {
+        let evidence = "shape: 8 MiB or more below 32 GiB, where references stay compressed";
+        (lines.len(), shape(hotspot::OWNER, "Java heap", evidence))
+    })
+}
+
+/// What is left of a Go program that holds no other runtime.
+fn go_rest(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [first, ..] = lines else { return None };
+    if !around.has(go::OWNER) || first.noreserve == Some(true) {
+        return None;
+    }
+    let alone = !around.has(glibc::OWNER);
+    if first.is_reserved() && 64 << 10 <= first.entry.range.len() {
+        let evidence = "shape: reserved without NORESERVE, outside the heap of a Go program";
+        return Some((1, shape(go::OWNER, "page summaries", evidence)));
+    }
+    let evidence = "shape: memory outside the heap of a Go program without a C library";
+    (alone && first.is_data()).then(|| (1, shape(go::OWNER, "heap metadata", evidence)))
+}
+
+/// The bytes of each kind, the largest first; `None` is what nothing tells of.
+pub fn sums_of_snapshot(
+    snapshot: &Snapshot,
+    around: &Surroundings,
+) -> Vec<(Option<Kind>, KindSum)> {
+    let mut sums: BTreeMap<Option<Kind>, KindSum> = BTreeMap::new();
+    let verdicts = recognize_snapshot(snapshot, around);
+    for (index, (entry, verdict)) in snapshot.entries.iter().zip(verdicts).enumerate() {
+        let kind = verdict.as_ref().map(|verdict| verdict.kind);
+        let sum = sums.entry(kind).or_default();
+        let bytes = Bytes(entry.range.len());
+        sum.mapped += bytes;
+        match entry.prot.rwx().is_empty() {
+            true => sum.reserved += bytes,
+            false => sum.committed += bytes,
+        }
+        if let Some(smaps) = snapshot.smaps.get(index) {
+            *sum.resident.get_or_insert(Bytes(0)) += smaps.resident;
+        }
+        sum.count += 1;
+        if sum.evidence.is_none() {
+            sum.evidence = verdict;
+        }
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by(|(a_kind, a), (b_kind, b)| b.mapped.cmp(&a.mapped).then(a_kind.cmp(b_kind)));
+    sums
+}

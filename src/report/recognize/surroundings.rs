@@ -1,0 +1,102 @@
+//! What is known of the space around a mapping.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{RUNTIMES, pattern};
+
+/// Most different sizes that are remembered: enough for any runtime's own reservations.
+const MOST_SIZES: usize = 4096;
+
+/// The runtimes of a space, and what they reserved.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// By owner: what showed that it is there.
+    present: BTreeMap<&'static str, Arc<str>>,
+    /// Sizes of reservations made with MAP_NORESERVE.
+    sizes: BTreeSet<u64>,
+    /// The program's file.
+    program: Option<Arc<str>>,
+}
+
+impl Surroundings {
+    /// Of a space that runs the program in this file.
+    pub fn of_program(path: &Arc<str>) -> Surroundings {
+        let mut around = Surroundings {
+            program: (!path.is_empty()).then(|| Arc::clone(path)),
+            ..Surroundings::default()
+        };
+        around.file(path);
+        around
+    }
+
+    /// A file is mapped.
+    pub fn file(&mut self, path: &Arc<str>) {
+        for runtime in RUNTIMES {
+            let shows = |listed: &&str| pattern::is_path(listed, path);
+            if runtime.libraries.iter().any(|listed| shows(&listed)) {
+                self.shown(runtime.owner, path);
+            }
+        }
+    }
+
+    /// A mapped file states this version.
+    pub fn version(&mut self, version: &Arc<str>) {
+        for runtime in RUNTIMES {
+            let shows = |begin: &str| version.starts_with(begin);
+            if runtime.version.is_some_and(shows) {
+                self.shown(runtime.owner, version);
+            }
+        }
+    }
+
+    /// Something else shows that a runtime is there.
+    pub fn shown(&mut self, owner: &'static str, by: &Arc<str>) {
+        self.present.entry(owner).or_insert_with(|| Arc::clone(by));
+    }
+
+    /// Whether a runtime is known to be there.
+    pub fn has(&self, owner: &str) -> bool {
+        self.present.contains_key(owner)
+    }
+
+    /// The runtimes that are known to be there, each with what showed it.
+    pub fn runtimes(&self) -> impl Iterator<Item = (&'static str, &Arc<str>)> {
+        self.present.iter().map(|(owner, by)| (*owner, by))
+    }
+
+    /// So many bytes were reserved with MAP_NORESERVE.
+    pub fn reserved(&mut self, bytes: u64) {
+        if self.sizes.len() < MOST_SIZES {
+            self.sizes.insert(bytes);
+        }
+    }
+
+    /// Whether a reservation of such a size was made.
+    pub(super) fn reserved_within(&self, least: u64, most: u64) -> bool {
+        least <= most && self.sizes.range(least..=most).next().is_some()
+    }
+
+    /// The sizes of reservations, each once.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = u64> {
+        self.sizes.iter().copied()
+    }
+
+    /// Whether this is the program's file.
+    pub(super) fn is_program(&self, path: &str) -> bool {
+        self.program.as_deref() == Some(path)
+    }
+
+    /// An allocator that takes the place of the C library's.
+    pub(super) fn replaces_malloc(&self) -> bool {
+        let others = [
+            super::jemalloc::OWNER,
+            super::mimalloc::OWNER,
+            super::tcmalloc::OWNER,
+            super::sanitizer::ASAN.owner,
+            super::sanitizer::TSAN.owner,
+            super::sanitizer::MSAN.owner,
+        ];
+        others.iter().any(|owner| self.has(owner))
+    }
+}
