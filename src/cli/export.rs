@@ -1,16 +1,21 @@
 //! `memtrace export`: a recorded trace in another format.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 
+use crate::export::folded;
 use crate::export::jsonl::JsonLines;
-use crate::report::{Report, replay_into};
-use crate::timeline::Sink;
-use crate::trace_file::Source;
+use crate::export::pprof::{self, BuildIds};
+use crate::report::reading::{Filter, ProfileSink, Stop, follow};
+use crate::report::replay_into;
+use crate::symbol::names::Symbols;
+use crate::timeline::{Event, EventKind, Sink, Timeline};
+use crate::trace_file::{Damage, Source};
 
 use super::args::{Export, ExportFormat};
 use super::open::open;
@@ -18,23 +23,27 @@ use super::{Failure, one_line};
 
 /// Reads a trace to its end, or up to its damage, and writes it as asked.
 pub fn export(args: &Export) -> Result<i32, Failure> {
+    if args.to.is_binary() && args.output.is_none() && io::stdout().is_terminal() {
+        let refused = anyhow!("this format is no text for a terminal: write it with -o FILE");
+        return Err(Failure::new(2, refused));
+    }
     let mut source = open(&args.trace)?;
     let (written, name) = match &args.output {
         None => {
             let out = io::stdout().lock();
-            (write(&mut *source, args.to, out), "stdout".to_owned())
+            (write(&mut *source, args, out), "stdout".to_owned())
         }
         Some(path) => {
             refuse_the_same_file(&args.trace, path)?;
             let out = create(path)
                 .with_context(|| format!("cannot write to {}", path.display()))
                 .map_err(|error| Failure::new(2, error))?;
-            let written = write(&mut *source, args.to, out);
+            let written = write(&mut *source, args, out);
             (written, path.display().to_string())
         }
     };
-    let report = match written {
-        Ok(report) => report,
+    let written = match written {
+        Ok(written) => written,
         Err(Trouble::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
         Err(Trouble::Write(error)) => {
             let error = anyhow::Error::new(error).context(format!("cannot write to {name}"));
@@ -45,9 +54,16 @@ pub fn export(args: &Export) -> Result<i32, Failure> {
             return Err(Failure::new(2, anyhow::Error::new(error).context(what)));
         }
     };
-    if let Some(damage) = &report.damage {
-        let text = format!("{}: {damage}", args.trace.display());
+    let say = |text: &str| {
+        let text = format!("{}: {text}", args.trace.display());
         let _ = writeln!(io::stderr().lock(), "memtrace: {}", one_line(&text));
+    };
+    written.notes.iter().for_each(|note| say(note));
+    if !written.with_stacks {
+        say("no stacks (record them with -k): calls stand under their names");
+    }
+    if let Some(damage) = &written.damage {
+        say(&damage.to_string());
     }
     Ok(0)
 }
@@ -58,22 +74,83 @@ enum Trouble {
     Write(io::Error),
 }
 
-fn write(source: &mut dyn Source, to: ExportFormat, out: impl Write) -> Result<Report, Trouble> {
-    match to {
-        ExportFormat::Jsonl => {
-            let mut lines = Noting {
-                sink: JsonLines::without_report(out, source.info()),
-                failed: None,
-            };
-            let report = replay_into(source, &mut [&mut lines]);
-            if let Some(error) = lines.failed {
-                return Err(Trouble::Write(error));
-            }
-            let report = report.map_err(Trouble::Read)?;
-            let end = lines.sink.end(&report, &source.notes());
-            end.map_err(Trouble::Write)?;
-            Ok(report)
+/// What there is to say beside the result.
+struct Written {
+    damage: Option<Damage>,
+    with_stacks: bool,
+    notes: Vec<String>,
+}
+
+fn write(source: &mut dyn Source, args: &Export, out: impl Write) -> Result<Written, Trouble> {
+    match args.to {
+        ExportFormat::Jsonl => lines(source, out),
+        ExportFormat::Folded | ExportFormat::Pprof => stacks(source, args, out),
+    }
+}
+
+fn lines(source: &mut dyn Source, out: impl Write) -> Result<Written, Trouble> {
+    let mut lines = Noting {
+        sink: JsonLines::without_report(out, source.info()),
+        failed: None,
+    };
+    let report = replay_into(source, &mut [&mut lines]);
+    if let Some(error) = lines.failed {
+        return Err(Trouble::Write(error));
+    }
+    let report = report.map_err(Trouble::Read)?;
+    let end = lines.sink.end(&report, &source.notes());
+    end.map_err(Trouble::Write)?;
+    Ok(Written {
+        damage: report.damage,
+        with_stacks: true,
+        // They are in the last line.
+        notes: Vec::new(),
+    })
+}
+
+fn stacks(source: &mut dyn Source, args: &Export, out: impl Write) -> Result<Written, Trouble> {
+    let mut sink = WithBuildIds {
+        profile: ProfileSink::new(Filter::default()),
+        build_ids: BuildIds::new(),
+    };
+    let told = follow(source, Stop::End, &mut sink).map_err(Trouble::Read)?;
+    let profile = sink.profile.into_profile();
+    let mut namer = Symbols::default();
+    let mut out = io::BufWriter::new(out);
+    let written = match args.to {
+        ExportFormat::Pprof => {
+            let about = (source.info(), &sink.build_ids);
+            pprof::write(&mut out, &profile, &mut namer, about)
         }
+        _ => folded::write(&mut out, &profile, &mut namer, args.weight),
+    };
+    written.and_then(|()| out.flush()).map_err(Trouble::Write)?;
+    Ok(Written {
+        damage: told.damage,
+        with_stacks: !profile.stacks.is_empty(),
+        notes: told.notes,
+    })
+}
+
+/// A profile, and the build ids of the files that were mapped.
+struct WithBuildIds {
+    profile: ProfileSink,
+    build_ids: BuildIds,
+}
+
+impl Sink for WithBuildIds {
+    fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
+        if let EventKind::File(file) = &event.kind
+            && !file.build_id.is_empty()
+        {
+            let ids = self.build_ids.entry(Arc::clone(&file.path));
+            ids.or_insert_with(|| Arc::clone(&file.build_id));
+        }
+        self.profile.event(event, timeline)
+    }
+
+    fn finish(&mut self, timeline: &Timeline) -> io::Result<()> {
+        self.profile.finish(timeline)
     }
 }
 
@@ -99,16 +176,12 @@ impl<S: Sink> Sink for Noting<S> {
         self.note(done)
     }
 
-    fn event(
-        &mut self,
-        event: &crate::timeline::Event,
-        timeline: &crate::timeline::Timeline,
-    ) -> io::Result<()> {
+    fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
         let done = self.sink.event(event, timeline);
         self.note(done)
     }
 
-    fn finish(&mut self, timeline: &crate::timeline::Timeline) -> io::Result<()> {
+    fn finish(&mut self, timeline: &Timeline) -> io::Result<()> {
         let done = self.sink.finish(timeline);
         self.note(done)
     }

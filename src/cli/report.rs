@@ -7,10 +7,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::report::reading::{self, Around, At, Followed, Moment, OverTime, Stop, Table, follow};
+use crate::report::reading::{
+    self, Around, At, Followed, LivesSink, Moment, OverTime, ProfileSink, Stop, Table, follow,
+};
 use crate::report::{Report as Facts, json, replay};
+use crate::symbol::names::Symbols;
 use crate::term::{
-    Style, write_around, write_at, write_chart, write_several, write_summary, write_table,
+    Style, write_around, write_at, write_chart, write_lives, write_owners, write_several,
+    write_stacks, write_summary, write_table, write_tree,
 };
 use crate::timeline::Sink;
 
@@ -61,6 +65,10 @@ enum Answer {
     At(Box<reading::Then>),
     Around(Box<Around>),
     Table(Box<Table>),
+    Lives(Box<reading::Lives>),
+    Owners(Box<reading::Owners>),
+    Stacks(Box<reading::StackTable>),
+    Tree(Box<reading::Tree>),
     Timeline(Box<reading::Steps>),
 }
 
@@ -88,12 +96,42 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
             tell(trace, stop, &mut table)?;
             Ok(Answer::Table(Box::new(table.into_table())))
         }
+        Question::Reservations => {
+            let mut lives = LivesSink::new(filter());
+            tell(trace, stop, &mut lives)?;
+            let lives = lives.into_lives(&mut Symbols::default());
+            Ok(Answer::Lives(Box::new(lives)))
+        }
+        Question::Owners | Question::Stacks | Question::Tree(..) => by_stack(args, trace),
         Question::Timeline => {
             let mut over_time = OverTime::new(filter());
             tell(trace, stop, &mut over_time)?;
             Ok(Answer::Timeline(Box::new(over_time.into_steps())))
         }
     }
+}
+
+/// Answers that are made of stacks; without any there is none.
+fn by_stack(args: &Report, trace: &Path) -> Result<Answer, Failure> {
+    let stop = args.filter.until.map_or(Stop::End, Stop::After);
+    let mut profile = ProfileSink::new(args.filter.clone());
+    tell(trace, stop, &mut profile)?;
+    let profile = profile.into_profile();
+    if profile.stacks.is_empty() {
+        let trace = trace.display();
+        let error = anyhow::anyhow!(
+            "{trace} holds no stacks: record them with -k (memtrace -k -o {trace} PROGRAM)"
+        );
+        return Err(Failure::new(2, error));
+    }
+    let mut namer = Symbols::default();
+    Ok(match args.question {
+        Question::Owners => Answer::Owners(Box::new(profile.by_owner(&mut namer))),
+        Question::Tree(direction, weight) => {
+            Answer::Tree(Box::new(profile.tree(&mut namer, direction, weight)))
+        }
+        _ => Answer::Stacks(Box::new(profile.by_stack(&mut namer))),
+    })
 }
 
 /// How far to read for `moment`; some moments are known only once all was read.
@@ -140,6 +178,10 @@ fn write_json(out: &mut dyn Write, answers: Vec<(String, Answer)>) -> io::Result
         Answer::At(then) => reading::json::at(then),
         Answer::Around(around) => reading::json::around(around),
         Answer::Table(table) => reading::json::table(table),
+        Answer::Lives(lives) => reading::json::lives(lives),
+        Answer::Owners(owners) => reading::json::owners(owners),
+        Answer::Stacks(stacks) => reading::json::stacks(stacks),
+        Answer::Tree(tree) => reading::json::tree(tree),
         Answer::Timeline(steps) => reading::json::timeline(steps),
     };
     let value: Value = match answers.as_slice() {
@@ -204,6 +246,10 @@ fn write_answer(
         Answer::At(then) => write_at(out, then, style),
         Answer::Around(around) => write_around(out, around, style),
         Answer::Table(table) => write_table(out, table, args.top, style),
+        Answer::Lives(lives) => write_lives(out, lives, args.top, style),
+        Answer::Owners(owners) => write_owners(out, owners, args.top, style),
+        Answer::Stacks(stacks) => write_stacks(out, stacks, args.top, style),
+        Answer::Tree(tree) => write_tree(out, tree, args.top, style),
         Answer::Timeline(steps) => write_chart(out, steps, style),
     }
 }

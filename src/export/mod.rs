@@ -2,8 +2,10 @@
 
 mod args;
 pub mod check;
+pub mod folded;
 pub mod jsonl;
 pub mod markdown;
+pub mod pprof;
 
 pub use args::{args, lossless};
 

@@ -24,6 +24,9 @@ pub use escape::{escape, escaped};
 pub use line::{Line, shorten, width_of};
 pub use names::{ErrorName, SignalName};
 pub use pretty::Pretty;
-pub use reading::{write_around, write_at, write_chart, write_several, write_table};
+pub use reading::{
+    write_around, write_at, write_chart, write_lives, write_owners, write_several, write_stacks,
+    write_table, write_tree,
+};
 pub use style::{ColorChoice, Painted, Role, Style};
 pub use summary::write_summary;

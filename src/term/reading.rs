@@ -2,9 +2,13 @@
 
 mod around;
 mod at;
+mod chain;
 mod chart;
+mod lives;
 mod several;
 mod table;
+mod tree;
+mod who;
 
 #[cfg(test)]
 mod tests;
@@ -12,8 +16,11 @@ mod tests;
 pub use around::write_around;
 pub use at::write_at;
 pub use chart::write_chart;
+pub use lives::write_lives;
 pub use several::write_several;
 pub use table::write_table;
+pub use tree::write_tree;
+pub use who::{write_owners, write_stacks};
 
 use std::sync::Arc;
 

@@ -1,8 +1,10 @@
 //! Times, addresses, sizes and rights, from text.
 
 use crate::abi::Prot;
-use crate::report::reading::{By, Moment, Peak, Rights};
+use crate::report::reading::{By, Direction, Moment, Peak, Rights, Weight};
 use crate::units::{Addr, AddrRange, PAGE, Timestamp};
+
+use super::report::Rows;
 
 /// A time since the begin of a trace: `10ms`, `1.5s`, `0`, also `0.011 s` as a timeline prints it.
 pub(super) fn time(text: &str) -> Result<Timestamp, String> {
@@ -120,15 +122,33 @@ pub(super) fn rights(text: &str) -> Result<Rights, String> {
 }
 
 /// What `--by` takes; the plural too.
-pub(super) fn by(text: &str) -> Result<By, String> {
+pub(super) fn by(text: &str) -> Result<Rows, String> {
     match text.strip_suffix('s').unwrap_or(text) {
-        "call" => Ok(By::Call),
-        "mapping" => Ok(By::Mapping),
-        "file" => Ok(By::File),
-        "thread" => Ok(By::Thread),
-        "space" => Ok(By::Space),
-        _ => Err("say call, mapping, file, thread or space".to_owned()),
+        "call" => Ok(Rows::By(By::Call)),
+        "mapping" => Ok(Rows::By(By::Mapping)),
+        "file" => Ok(Rows::By(By::File)),
+        "thread" => Ok(Rows::By(By::Thread)),
+        "space" => Ok(Rows::By(By::Space)),
+        "reservation" => Ok(Rows::Reservations),
+        "owner" => Ok(Rows::Owners),
+        "stack" => Ok(Rows::Stacks),
+        _ => Err("say call, mapping, file, thread, space, reservation, owner or stack".to_owned()),
     }
+}
+
+/// Which way a call tree grows.
+pub(super) fn direction(text: &str) -> Result<Direction, String> {
+    match text {
+        "down" => Ok(Direction::Down),
+        "up" => Ok(Direction::Up),
+        _ => Err("say down or up".to_owned()),
+    }
+}
+
+/// What stacks are weighed by.
+pub(super) fn weight(text: &str) -> Result<Weight, String> {
+    let known = Weight::ALL.into_iter().find(|weight| weight.name() == text);
+    known.ok_or_else(|| "say reserved, committed or mapped".to_owned())
 }
 
 /// The number at the front, and what follows it.

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::report::reading::{By, Filter, Moment};
+use crate::report::reading::{By, Direction, Filter, Moment, Weight};
 use crate::term::ColorChoice;
 use crate::units::{AddrRange, SpaceId, Tid, Timestamp};
 
 use super::help;
 use super::line::{color, format};
-use super::reading_values::{addresses, by, moment, rights, size, time};
+use super::reading_values::{addresses, by, direction, moment, rights, size, time, weight};
 use super::{Format, UsageError, values};
 
 /// Recorded traces, and what is asked about them.
@@ -41,10 +41,53 @@ pub enum Question {
     Around(AddrRange),
     /// A table.
     By(By),
+    /// The lives of reservations.
+    Reservations,
+    /// A table of owners.
+    Owners,
+    /// A table of stacks.
+    Stacks,
+    /// A call tree, weighed by a figure, or by reserved and committed together.
+    Tree(Direction, Option<Weight>),
     /// The figures over time.
     Timeline,
     /// The events themselves.
     Events(Format),
+}
+
+impl Question {
+    /// Whether only a trace with stacks has an answer.
+    pub fn needs_stacks(self) -> bool {
+        matches!(
+            self,
+            Question::Owners | Question::Stacks | Question::Tree(..)
+        )
+    }
+
+    /// Whether the answer has rows, of which `--top` are shown.
+    fn has_rows(self) -> bool {
+        matches!(self, Question::By(_) | Question::Reservations) || self.needs_stacks()
+    }
+}
+
+/// What the rows of a table are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rows {
+    By(By),
+    Reservations,
+    Owners,
+    Stacks,
+}
+
+impl From<Rows> for Question {
+    fn from(rows: Rows) -> Question {
+        match rows {
+            Rows::By(by) => Question::By(by),
+            Rows::Reservations => Question::Reservations,
+            Rows::Owners => Question::Owners,
+            Rows::Stacks => Question::Stacks,
+        }
+    }
 }
 
 /// `memtrace report`.
@@ -67,9 +110,20 @@ pub(super) struct ReportLine {
     #[arg(long, value_name = "ADDR", value_parser = addresses)]
     around: Option<AddrRange>,
 
-    /// A table of sums, the largest first
-    #[arg(long, value_name = "call|mapping|file|thread|space", value_parser = by)]
-    by: Option<By>,
+    /// A table of sums, the largest first: call, mapping, file, thread, space,
+    /// reservation; with the stacks of -k also owner, stack
+    #[arg(long, value_name = "ROWS", value_parser = by)]
+    by: Option<Rows>,
+
+    /// The call tree of the stacks of -k with what is left of what they reserved
+    /// and committed: down from the outermost function, or up from the innermost
+    #[arg(long, value_name = "down|up", value_parser = direction,
+          num_args = 0..=1, require_equals = true, default_missing_value = "down")]
+    tree: Option<Direction>,
+
+    /// The figure of --tree (default: reserved and committed)
+    #[arg(long, value_name = "reserved|committed|mapped", value_parser = weight)]
+    weight: Option<Weight>,
 
     /// Mapped, reserved, committed and resident over time
     #[arg(long)]
@@ -112,7 +166,7 @@ pub(super) struct ReportLine {
     #[arg(long, value_name = "N[,N...]")]
     space: Vec<String>,
 
-    /// Rows of a table (default 40, 0 for all)
+    /// Rows of a table or a tree (default 40, 0 for all)
     #[arg(short = 'n', long, value_name = "ROWS")]
     top: Option<usize>,
 
@@ -189,11 +243,22 @@ fn question(line: &ReportLine, filter: &Filter) -> Result<Question, String> {
         line.at.map(|moment| ("--at", Question::At(moment))),
         line.around
             .map(|range| ("--around", Question::Around(range))),
-        line.by.map(|by| ("--by", Question::By(by))),
+        line.by.map(|rows| ("--by", rows.into())),
+        line.tree
+            .map(|direction| ("--tree", Question::Tree(direction, line.weight))),
         line.timeline.then_some(("--timeline", Question::Timeline)),
         line.format
             .map(|format| ("--format", Question::Events(format))),
     ];
+    if line.weight.is_some() && line.tree.is_none() {
+        return Err("--weight is the figure of a --tree".to_owned());
+    }
+    if let (Some(_), Some(word @ ("up" | "down"))) = (
+        line.tree,
+        line.traces.first().and_then(|trace| trace.to_str()),
+    ) {
+        return Err(format!("{word} is no trace: say --tree={word}"));
+    }
     let mut asked = asked.into_iter().flatten();
     let question = match (asked.next(), asked.next()) {
         (Some((first, _)), Some((second, _))) => {
@@ -223,8 +288,10 @@ fn question(line: &ReportLine, filter: &Filter) -> Result<Question, String> {
             "--timeline draws whole address spaces: of -e, --min-size, --prot and --tid it knows nothing"
                 .to_owned(),
         ),
-        Question::By(_) => Ok(question),
-        _ if line.top.is_some() => Err("--top is about the rows of a --by table".to_owned()),
+        _ if question.has_rows() => Ok(question),
+        _ if line.top.is_some() => {
+            Err("--top is about the rows of a --by table or a --tree".to_owned())
+        }
         _ => Ok(question),
     }
 }

@@ -165,6 +165,14 @@ fn a_report_answers_one_question_about_chosen_events() {
         Question::At(Moment::Peak(Peak::Mapped))
     );
     assert_eq!(question("--by calls"), Question::By(By::Call));
+    assert_eq!(question("--by reservations -n 3"), Question::Reservations);
+    assert_eq!(question("--by owner"), Question::Owners);
+    assert_eq!(question("--by stack --json"), Question::Stacks);
+    assert_eq!(question("--tree"), Question::Tree(Direction::Down, None));
+    assert_eq!(
+        question("--tree=up --weight mapped -n 0"),
+        Question::Tree(Direction::Up, Some(Weight::Mapped))
+    );
     assert_eq!(question("--timeline --since 1s"), Question::Timeline);
     assert_eq!(question("--format jsonl"), Question::Events(Format::Jsonl));
     assert_eq!(question("-e mmap"), Question::Events(Format::Pretty));
@@ -198,7 +206,16 @@ fn a_report_answers_one_question_about_chosen_events() {
             "--since 2s --until 1s a",
             "--since is later than --until: nothing is between",
         ),
-        ("--top 3 a", "--top is about the rows of a --by table"),
+        (
+            "--top 3 a",
+            "--top is about the rows of a --by table or a --tree",
+        ),
+        ("--weight mapped a", "--weight is the figure of a --tree"),
+        ("--tree up a", "up is no trace: say --tree=up"),
+        (
+            "--tree --by stack a",
+            "--by and --tree are two questions: ask one at a time",
+        ),
         (
             "--space x a",
             "--space: the number of an address space, from 1 on",

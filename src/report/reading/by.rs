@@ -8,7 +8,9 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use crate::mm::Flow;
-use crate::report::Place;
+use crate::report::space::touched;
+use crate::report::{Place, is_error};
+use crate::timeline::CallEvent;
 use crate::units::{Bytes, SpaceId, Tid, Timestamp};
 
 use super::provenance::Origin;
@@ -73,6 +75,9 @@ pub struct Sums {
     pub reserved: Bytes,
     /// Committed when the space ended, or at the last event.
     pub committed: Bytes,
+    /// Mapped then: both of them. Where rows are stacks or owners it is what they mapped, whoever
+    /// committed it, as reserved is what they reserved; committed is what they committed.
+    pub mapped: Bytes,
 }
 
 impl AddAssign for Sums {
@@ -85,6 +90,7 @@ impl AddAssign for Sums {
             began,
             reserved,
             committed,
+            mapped,
         } = other;
         self.calls += calls;
         self.failed += failed;
@@ -93,10 +99,26 @@ impl AddAssign for Sums {
         self.began += began;
         self.reserved += reserved;
         self.committed += committed;
+        self.mapped += mapped;
     }
 }
 
 impl Sums {
+    /// What one call did; nothing if it was cut short and changed nothing.
+    pub(super) fn of_call(call: &CallEvent) -> Sums {
+        let cut = call.result.is_none() && call.spans.is_empty();
+        let failed = call
+            .result
+            .is_some_and(|result| is_error(&call.raw, result));
+        Sums {
+            calls: u64::from(!cut),
+            failed: u64::from(failed && !cut),
+            bytes: touched(&call.spans),
+            flow: call.flow,
+            ..Sums::default()
+        }
+    }
+
     /// Bytes that were mapped, by calls or from the start.
     pub fn made(&self) -> Bytes {
         self.began + self.flow.reserve + self.flow.map

@@ -16,6 +16,10 @@ use super::by::{By, Key, Row, Sums, Table};
 use super::over_time::{Curve, Figures, Steps};
 use super::provenance::{How, Origin, RightsChange};
 
+mod who;
+
+pub use who::{lives, owners, stacks, tree};
+
 /// `memtrace.at/1`: the spaces at one moment.
 pub fn at(then: &Then) -> Value {
     let Then { time, last, spaces } = then;
@@ -142,12 +146,13 @@ fn origin_object(origin: &Origin) -> Value {
         start: _,
         copied,
         counts: _,
+        stack: _,
     } = origin;
     json!({
         "how": match how {
             How::Began(began) => began_word(*began),
             How::Call => "call",
-            How::Found => "found",
+            How::Grown | How::Found => "found",
         },
         "time": time.0,
         "space": space.0,
@@ -157,7 +162,12 @@ fn origin_object(origin: &Origin) -> Value {
 }
 
 fn change_object(change: &RightsChange) -> Value {
-    let RightsChange { time, by } = change;
+    let RightsChange {
+        time,
+        by,
+        stack: _,
+        counts: _,
+    } = change;
     json!({"time": time.0, "event": maker(by)})
 }
 
@@ -319,6 +329,7 @@ fn sums(sums: &Sums) -> Value {
         began,
         reserved,
         committed,
+        mapped,
     } = sums;
     json!({
         "calls": calls,
@@ -326,7 +337,7 @@ fn sums(sums: &Sums) -> Value {
         "bytes": bytes.0,
         "flow": flow(flows),
         "began": began.0,
-        "end": {"reserved": reserved.0, "committed": committed.0},
+        "end": {"reserved": reserved.0, "committed": committed.0, "mapped": mapped.0},
     })
 }
 

@@ -12,9 +12,11 @@ mod by;
 mod filter;
 mod follow;
 pub mod json;
+mod lives;
 mod over_time;
 mod provenance;
 mod range_map;
+mod who;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,5 +27,10 @@ pub use at::{At, Made, Mapping, Moment, Peak, SpaceThen, Then};
 pub use by::{By, Key, MappingRow, Row, Sums, Table, TableSink};
 pub use filter::{Filter, Rights};
 pub use follow::{Followed, Stop, follow};
+pub use lives::{Commits, LifeSums, Lives, LivesSink, ReservationLife};
 pub use over_time::{Curve, Figures, OverTime, Step, Steps};
 pub use provenance::{How, Origin, RightsChange};
+pub use who::{
+    Direction, Entry, Kind, Label, Labels, Node, OwnerRow, Owners, Profile, ProfileSink, Source,
+    StackRow, StackTable, Tree, Weight, is_wrapper, owner, weight,
+};

@@ -28,6 +28,8 @@ pub(super) struct Happened<'a> {
     pub(super) verb: Verb,
     pub(super) range: AddrRange,
     pub(super) piece: &'a Piece,
+    /// Of bytes that are committed: for the first time since they were mapped.
+    pub(super) first: bool,
 }
 
 /// All living spaces.
@@ -63,9 +65,26 @@ impl Now<'_> {
                 start,
                 copied: None,
                 counts: self.counts,
+                stack: self.call.and_then(|call| call.stack),
             })
         });
         Arc::clone(origin)
+    }
+
+    /// The same event, as that after which a stack was seen to have grown.
+    fn grown(&self, origins: &mut u64, start: Addr) -> Arc<Origin> {
+        *origins += 1;
+        Arc::new(Origin {
+            id: *origins,
+            time: self.event.time,
+            by: self.by,
+            how: How::Grown,
+            space: self.event.space,
+            start,
+            copied: None,
+            counts: self.counts,
+            stack: None,
+        })
     }
 
     fn change(&mut self) -> Option<Arc<RightsChange>> {
@@ -73,6 +92,8 @@ impl Now<'_> {
             Arc::new(RightsChange {
                 time: self.event.time,
                 by: self.by,
+                stack: self.call.and_then(|call| call.stack),
+                counts: self.counts,
             })
         });
         Some(Arc::clone(change))
@@ -173,6 +194,7 @@ impl Provenance {
                         start: range.start(),
                         copied,
                         counts: now.counts,
+                        stack: None,
                     })
                 };
                 let origin = match known {
@@ -189,6 +211,7 @@ impl Provenance {
                 let piece = Piece {
                     origin: Arc::clone(origin),
                     change: known.and_then(|piece| piece.change.clone()),
+                    commit: known.and_then(|piece| piece.commit.clone()),
                     place,
                     prot: vma.prot.rwx(),
                     name: known.and_then(|piece| piece.name.clone()),
@@ -209,18 +232,22 @@ impl Provenance {
             match verb {
                 Verb::Reserve | Verb::Map | Verb::Grown => {
                     history.pieces.lift(range);
-                    let origin = now.origin(origins, range.start());
+                    let origin = match verb {
+                        Verb::Grown => now.grown(origins, range.start()),
+                        _ => now.origin(origins, range.start()),
+                    };
                     history.insert(range, &origin, &now);
                     history.tell(verb, range, tell);
                 }
-                Verb::Commit | Verb::Decommit => {
-                    history.sync(range, &mut now, true);
-                    history.tell(verb, range, tell);
-                }
+                Verb::Commit | Verb::Decommit => history.switch(verb, range, &mut now, tell),
                 Verb::ReleaseReserved | Verb::ReleaseCommitted => {
                     for (range, piece) in history.pieces.lift(range) {
-                        let piece = &piece;
-                        tell(Happened { verb, range, piece });
+                        tell(Happened {
+                            verb,
+                            range,
+                            piece: &piece,
+                            first: false,
+                        });
                     }
                 }
                 Verb::Discard => history.tell(verb, range, tell),
@@ -236,7 +263,7 @@ impl Provenance {
         if let (Call::Mprotect { .. }, Some(range)) =
             (&call.call, asked(&call.call, &call.raw).range())
         {
-            history.sync(range, &mut now, false);
+            history.sync(range, &mut now);
         }
         if let Some(range) = named(&call.raw)
             && call
@@ -256,17 +283,33 @@ impl Provenance {
             return;
         };
         now.how = How::Found;
+        // What a comparison showed and is no difference of it is growth.
+        let differences = match &now.event.kind {
+            EventKind::Checked(checked) => Some(checked.differences.as_slice()),
+            _ => None,
+        };
+        let is_growth = |range: AddrRange| {
+            differences.is_some_and(|found| found.iter().all(|found| !found.range.overlaps(range)))
+        };
+        let unknown =
+            |origins: &mut u64, now: &mut Now<'_>, range: AddrRange| match is_growth(range) {
+                true => now.grown(origins, range.start()),
+                false => now.origin(origins, range.start()),
+            };
         let old = std::mem::take(&mut history.pieces);
         for vma in now.state.model.vmas() {
             let mut at = vma.range.start();
             for (range, piece) in old.overlapping(vma.range) {
-                if let Some(unknown) = AddrRange::new(at, range.start()) {
-                    let origin = now.origin(&mut self.origins, unknown.start());
-                    history.insert(unknown, &origin, &now);
+                if let Some(new) = AddrRange::new(at, range.start()) {
+                    let origin = unknown(&mut self.origins, &mut now, new);
+                    history.insert(new, &origin, &now);
                 }
                 at = range.end();
                 let mut piece = piece.clone();
                 if piece.prot != vma.prot.rwx() {
+                    if piece.prot.is_empty() {
+                        piece.commit = now.change();
+                    }
                     piece.prot = vma.prot.rwx();
                     piece.change = now.change();
                 }
@@ -277,9 +320,9 @@ impl Provenance {
                 }
                 history.pieces.set(range, piece);
             }
-            if let Some(unknown) = AddrRange::new(at, vma.range.end()) {
-                let origin = now.origin(&mut self.origins, unknown.start());
-                history.insert(unknown, &origin, &now);
+            if let Some(new) = AddrRange::new(at, vma.range.end()) {
+                let origin = unknown(&mut self.origins, &mut now, new);
+                history.insert(new, &origin, &now);
             }
         }
     }

@@ -143,7 +143,7 @@ fn maker(origin: &Origin) -> String {
         How::Began(Began::Exec) => format!("{} exec", Elapsed(first.time.0)),
         How::Began(Began::Fork { .. }) => format!("{} fork", Elapsed(first.time.0)),
         How::Began(Began::Attach) => "there at attach".to_owned(),
-        How::Call | How::Found => by_whom(first.time, &first.by),
+        How::Call | How::Grown | How::Found => by_whom(first.time, &first.by),
     };
     match origin.copied {
         Some(_) => format!("{text}, forked"),

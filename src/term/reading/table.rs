@@ -118,23 +118,53 @@ impl Column {
 }
 
 /// The columns that hold anything and fit.
-fn columns(table: &Table, width: usize) -> Vec<Column> {
-    let mut columns: Vec<Column> = Column::ALL
-        .into_iter()
-        .filter(|column| column.text(&table.total) != "-")
-        .collect();
-    let name = match table.by {
-        By::Mapping => LEAST_STORY,
-        _ => LEAST_NAME,
-    };
-    for dropped in Column::DROPPED {
-        let wide: usize = columns.iter().map(|column| column.width() + 2).sum();
-        if wide + 2 + name <= width {
-            break;
+pub(super) struct Columns(Vec<Column>);
+
+impl Columns {
+    /// Those of which `total` holds anything and that leave `least` columns of `width` for names.
+    pub(super) fn that_fit(total: &Sums, least: usize, width: usize) -> Columns {
+        let mut columns: Vec<Column> = Column::ALL
+            .into_iter()
+            .filter(|column| column.text(total) != "-")
+            .collect();
+        for dropped in Column::DROPPED {
+            let wide: usize = columns.iter().map(|column| column.width() + 2).sum();
+            if wide + 2 + least <= width {
+                break;
+            }
+            columns.retain(|column| *column != dropped);
         }
-        columns.retain(|column| *column != dropped);
+        Columns(columns)
     }
-    columns
+
+    /// Their names, and what the rows are.
+    pub(super) fn head(&self, page: &mut Page<'_>, names: &str) -> io::Result<()> {
+        let Columns(columns) = self;
+        // A line above says what the columns of the same meaning have in common.
+        let is_end = |column: &Column| matches!(column, Column::EndReserved | Column::EndCommitted);
+        let before: usize = columns
+            .iter()
+            .filter(|column| !is_end(column))
+            .map(|column| column.width() + 2)
+            .sum();
+        if columns.iter().any(is_end) {
+            page.line.role(Role::Dim).pad_to(before);
+            let ends: usize = columns
+                .iter()
+                .filter(|column| is_end(column))
+                .map(|column| column.width() + 2)
+                .sum();
+            page.line.push_right(before + ends, "left at end");
+            page.end()?;
+        }
+        let mut at = 0;
+        for column in columns {
+            at += column.width() + 2;
+            page.line.role(Role::Dim).push_right(at, column.name());
+        }
+        page.line.push("  ").push(names);
+        page.end()
+    }
 }
 
 /// Writes `table`, of its rows the first `top` and the others as one.
@@ -145,8 +175,19 @@ pub fn write_table(
     style: &Style,
 ) -> io::Result<()> {
     let mut page = Page::new(out, style);
-    let columns = columns(table, page.width());
-    head(&mut page, table, &columns)?;
+    let least = match table.by {
+        By::Mapping => LEAST_STORY,
+        _ => LEAST_NAME,
+    };
+    let columns = Columns::that_fit(&table.total, least, page.width());
+    let names = match table.by {
+        By::Call => "call",
+        By::Mapping => "mapping",
+        By::File => "file or place",
+        By::Thread => "thread",
+        By::Space => "address space",
+    };
+    columns.head(&mut page, names)?;
     let mut shown = top.unwrap_or(usize::MAX).min(table.rows.len());
     if shown + 1 == table.rows.len() {
         shown += 1;
@@ -166,49 +207,15 @@ pub fn write_table(
     line(&mut page, &columns, &table.total, "total", Role::Strong)
 }
 
-fn head(page: &mut Page<'_>, table: &Table, columns: &[Column]) -> io::Result<()> {
-    // A line above says what the columns of the same meaning have in common.
-    let is_end = |column: &Column| matches!(column, Column::EndReserved | Column::EndCommitted);
-    let before: usize = columns
-        .iter()
-        .filter(|column| !is_end(column))
-        .map(|column| column.width() + 2)
-        .sum();
-    if columns.iter().any(is_end) {
-        page.line.role(Role::Dim).pad_to(before);
-        let ends: usize = columns
-            .iter()
-            .filter(|column| is_end(column))
-            .map(|column| column.width() + 2)
-            .sum();
-        page.line.push_right(before + ends, "left at end");
-        page.end()?;
-    }
-    let mut at = 0;
-    for column in columns {
-        at += column.width() + 2;
-        page.line.role(Role::Dim).push_right(at, column.name());
-    }
-    let names = match table.by {
-        By::Call => "call",
-        By::Mapping => "mapping",
-        By::File => "file or place",
-        By::Thread => "thread",
-        By::Space => "address space",
-    };
-    page.line.push("  ").push(names);
-    page.end()
-}
-
-fn line(
+pub(super) fn line(
     page: &mut Page<'_>,
-    columns: &[Column],
+    columns: &Columns,
     sums: &Sums,
     name: &str,
     role: Role,
 ) -> io::Result<()> {
     let mut at = 0;
-    for column in columns {
+    for column in &columns.0 {
         at += column.width() + 2;
         page.line
             .role(column.role())

@@ -6,11 +6,10 @@ use std::io;
 use std::sync::Arc;
 
 use crate::mm::{Flow, Verb};
+use crate::report::call_name;
 use crate::report::reading::filter::Filter;
 use crate::report::reading::provenance::{History, How, Piece, Provenance};
 use crate::report::reading::range_map::RangeMap;
-use crate::report::space::touched;
-use crate::report::{call_name, is_error};
 use crate::timeline::{CallEvent, Event, EventKind, Sink, SpaceState, Timeline};
 use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
@@ -59,7 +58,7 @@ fn key_of(by: By, piece: &Piece) -> Key {
         (By::File, _) => Key::Place(piece.place.clone()),
         (By::Space, _) => Key::Space(origin.space),
         (By::Call | By::Thread, How::Began(_)) => Key::Began,
-        (By::Call | By::Thread, How::Found) => Key::Found,
+        (By::Call | By::Thread, How::Grown | How::Found) => Key::Found,
         (By::Call, How::Call) => origin.by.call().map_or(Key::Found, Key::Call),
         (By::Thread, How::Call) => Key::Thread(origin.by.tid),
     }
@@ -140,17 +139,7 @@ impl TableSink {
     }
 
     fn call(&mut self, event: &Event, call: &CallEvent, told: &[Told], timeline: &Timeline) {
-        let cut = call.result.is_none() && call.spans.is_empty();
-        let failed = call
-            .result
-            .is_some_and(|result| is_error(&call.raw, result));
-        let whole = Sums {
-            calls: u64::from(!cut),
-            failed: u64::from(failed && !cut),
-            bytes: touched(&call.spans),
-            flow: call.flow,
-            ..Sums::default()
-        };
+        let whole = Sums::of_call(call);
         let key = match self.by {
             By::Call => Key::Call(call_name(&call.raw)),
             By::Thread => Key::Thread(event.tid),
@@ -241,6 +230,7 @@ impl TableSink {
                         false => &mut row.sums.committed,
                     };
                     *left += Bytes(range.len());
+                    row.sums.mapped += Bytes(range.len());
                 }
                 if by_mapping && !row.done {
                     row.done = true;

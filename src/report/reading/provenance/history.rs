@@ -24,6 +24,7 @@ impl History {
                 let piece = Piece {
                     origin: Arc::clone(origin),
                     change: None,
+                    commit: None,
                     place: now.place(range),
                     prot: vma.prot.rwx(),
                     name: None,
@@ -33,32 +34,60 @@ impl History {
         }
     }
 
-    /// Takes the rights in `range` from the model; with `all`, whatever is there was changed by this
-    /// event, and mmap(2) put something else there.
-    pub(super) fn sync(&mut self, range: AddrRange, now: &mut Now<'_>, all: bool) {
-        let replaced = matches!(now.call, Some(call) if matches!(call.call, Call::Mmap(_)));
+    /// Takes the rights in `range` from the model, where they differ.
+    pub(super) fn sync(&mut self, range: AddrRange, now: &mut Now<'_>) {
         for vma in now.state.model.overlapping(range) {
             let Some(range) = vma.range.intersect(range) else {
                 continue;
             };
             let prot = vma.prot.rwx();
-            if !all
-                && self
-                    .pieces
-                    .overlapping(range)
-                    .all(|(_, piece)| piece.prot == prot)
+            if self
+                .pieces
+                .overlapping(range)
+                .all(|(_, piece)| piece.prot == prot)
             {
                 continue;
             }
             for (range, mut piece) in self.pieces.lift(range) {
-                if all || piece.prot != prot {
+                if piece.prot != prot {
                     piece.prot = prot;
                     piece.change = now.change();
                 }
-                if all && replaced {
+                self.pieces.set(range, piece);
+            }
+        }
+    }
+
+    /// This event committed or decommitted what is in `range`; mmap(2) put something else there.
+    pub(super) fn switch(
+        &mut self,
+        verb: Verb,
+        range: AddrRange,
+        now: &mut Now<'_>,
+        tell: &mut dyn FnMut(Happened<'_>),
+    ) {
+        let replaced = matches!(now.call, Some(call) if matches!(call.call, Call::Mmap(_)));
+        for vma in now.state.model.overlapping(range) {
+            let Some(range) = vma.range.intersect(range) else {
+                continue;
+            };
+            for (range, mut piece) in self.pieces.lift(range) {
+                let first = piece.commit.is_none();
+                piece.prot = vma.prot.rwx();
+                piece.change = now.change();
+                if verb == Verb::Commit {
+                    piece.commit = now.change();
+                }
+                if replaced {
                     piece.place = now.place(range);
                     piece.name = None;
                 }
+                tell(Happened {
+                    verb,
+                    range,
+                    piece: &piece,
+                    first,
+                });
                 self.pieces.set(range, piece);
             }
         }
@@ -95,7 +124,12 @@ impl History {
 
     pub(super) fn tell(&self, verb: Verb, range: AddrRange, tell: &mut dyn FnMut(Happened<'_>)) {
         for (range, piece) in self.pieces.overlapping(range) {
-            tell(Happened { verb, range, piece });
+            tell(Happened {
+                verb,
+                range,
+                piece,
+                first: false,
+            });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::abi::Prot;
 use crate::report::{Maker, Place};
 use crate::timeline::Began;
-use crate::units::{Addr, SpaceId, Timestamp};
+use crate::units::{Addr, SpaceId, StackId, Timestamp};
 
 /// How bytes came to be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,9 @@ pub enum How {
     Began(Began),
     /// A call mapped them.
     Call,
-    /// A stack grew by page faults, or the kernel's map showed them.
+    /// A stack grew into them by page faults.
+    Grown,
+    /// The kernel's map showed them.
     Found,
 }
 
@@ -37,6 +39,8 @@ pub struct Origin {
     pub copied: Option<Arc<Origin>>,
     /// The event that made it is one that the question is about.
     pub counts: bool,
+    /// Who called, if that was recorded.
+    pub stack: Option<StackId>,
 }
 
 impl Origin {
@@ -53,6 +57,10 @@ pub struct RightsChange {
     pub time: Timestamp,
     /// Which event.
     pub by: Maker,
+    /// Who called, if that was recorded.
+    pub stack: Option<StackId>,
+    /// It is one that the question is about.
+    pub counts: bool,
 }
 
 /// Bytes with one history.
@@ -60,6 +68,9 @@ pub struct RightsChange {
 pub(in crate::report::reading) struct Piece {
     pub(in crate::report::reading) origin: Arc<Origin>,
     pub(in crate::report::reading) change: Option<Arc<RightsChange>>,
+    /// What committed them last, if that was another event than what mapped them; stays when they
+    /// are decommitted.
+    pub(in crate::report::reading) commit: Option<Arc<RightsChange>>,
     pub(in crate::report::reading) place: Place,
     pub(in crate::report::reading) prot: Prot,
     /// As prctl(PR_SET_VMA_ANON_NAME) gave it.
@@ -71,17 +82,21 @@ impl PartialEq for Piece {
         let Piece {
             origin,
             change,
+            commit,
             place,
             prot,
             name,
         } = self;
-        let same_change = match (change, &other.change) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
+        let same =
+            |one: &Option<Arc<RightsChange>>, other: &Option<Arc<RightsChange>>| match (one, other)
+            {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (None, None) => true,
+                _ => false,
+            };
         Arc::ptr_eq(origin, &other.origin)
-            && same_change
+            && same(change, &other.change)
+            && same(commit, &other.commit)
             && *prot == other.prot
             && *place == other.place
             && *name == other.name

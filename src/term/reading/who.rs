@@ -1,0 +1,148 @@
+//! Tables by owner and by stack.
+
+use std::io::{self, Write};
+
+use crate::report::reading::{Label, Owners, StackTable, Sums};
+use crate::term::page::Page;
+use crate::term::summary::amount;
+use crate::term::{Count, Role, SIZE_WIDTH, Style, escaped};
+
+use super::chain::{STEPS, write_stack};
+use super::table::{Columns, line};
+
+/// From this width on calls are counted too.
+const WITH_CALLS: usize = 90;
+/// Columns of a count.
+const COUNT: usize = 9;
+/// Columns that an owner of a stack takes at least.
+const LEAST_OWNER: usize = 24;
+
+/// Writes the owners, the first `top` and the others as one.
+pub fn write_owners(
+    out: &mut dyn Write,
+    owners: &Owners,
+    top: Option<usize>,
+    style: &Style,
+) -> io::Result<()> {
+    let mut page = Page::new(out, style);
+    let with_calls = page.width() >= WITH_CALLS;
+    owners_head(&mut page, with_calls)?;
+    let shown = shown(owners.rows.len(), top);
+    for row in &owners.rows[..shown] {
+        figures(&mut page, &row.sums, with_calls);
+        page.line.role(Role::Plain).push("  ");
+        push_label(&mut page, &row.owner);
+        page.end()?;
+    }
+    let rest = owners.rows.get(shown..).unwrap_or_default();
+    if !rest.is_empty() {
+        let mut sums = Sums::default();
+        rest.iter().for_each(|row| sums += row.sums);
+        figures(&mut page, &sums, with_calls);
+        let count = Count(rest.len() as u64);
+        page.text(Role::Dim, format_args!("  {count} more (-n 0 shows all)"));
+        page.end()?;
+    }
+    figures(&mut page, &owners.total, with_calls);
+    page.text(Role::Strong, format_args!("  total"));
+    page.end()
+}
+
+/// Rows that are shown one by one: what is left makes a row, too.
+pub(super) fn shown(rows: usize, top: Option<usize>) -> usize {
+    match top {
+        Some(top) if top + 1 < rows => top,
+        _ => rows,
+    }
+}
+
+fn owners_head(page: &mut Page<'_>, with_calls: bool) -> io::Result<()> {
+    let size = SIZE_WIDTH + 2;
+    let before = if with_calls { COUNT + 2 } else { 0 };
+    page.line
+        .role(Role::Dim)
+        .push_right(before + 2 * size, "in all")
+        .push_right(before + 4 * size, "left at end");
+    page.end()?;
+    if with_calls {
+        page.line.role(Role::Dim).push_right(before, "calls");
+    }
+    page.line.role(Role::Dim);
+    for (index, name) in ["reserved", "committed", "reserved", "committed"]
+        .iter()
+        .enumerate()
+    {
+        page.line.push_right(before + (index + 1) * size, name);
+    }
+    page.line.push("  owner");
+    page.end()
+}
+
+/// What was reserved and committed in all, and what is left of both.
+fn figures(page: &mut Page<'_>, sums: &Sums, with_calls: bool) {
+    let mut at = 0;
+    if with_calls {
+        at += COUNT + 2;
+        let calls = match sums.calls {
+            0 => "-".to_owned(),
+            calls => Count(calls).to_string(),
+        };
+        page.line.push_right(at, calls);
+    }
+    let given = sums.flow.map + sums.flow.commit;
+    for (role, bytes) in [
+        (Role::Reserved, sums.flow.reserve),
+        (Role::Committed, given),
+        (Role::Reserved, sums.reserved),
+        (Role::Committed, sums.committed),
+    ] {
+        at += SIZE_WIDTH + 2;
+        page.line.role(role).push_right(at, amount(bytes));
+    }
+    page.line.role(Role::Plain);
+}
+
+/// A function, and in which module it is.
+fn push_label(page: &mut Page<'_>, label: &Label) {
+    let style = page.style;
+    page.line.push_escaped(label.text.as_bytes(), style);
+    // An address says it already.
+    if let (Some(module), crate::report::reading::Kind::Function) =
+        (label.module_name(), label.kind)
+    {
+        page.line.role(Role::Dim).push("  ");
+        page.line.push_escaped(module.as_bytes(), style);
+        page.line.role(Role::Plain);
+    }
+}
+
+/// Writes the stacks, the first `top` and the others as one: the sums and the owner, and below them
+/// the steps.
+pub fn write_stacks(
+    out: &mut dyn Write,
+    table: &StackTable,
+    top: Option<usize>,
+    style: &Style,
+) -> io::Result<()> {
+    let mut page = Page::new(out, style);
+    let columns = Columns::that_fit(&table.total, LEAST_OWNER, page.width());
+    columns.head(&mut page, "owner, stack")?;
+    let shown = shown(table.rows.len(), top);
+    let most = top.map(|_| STEPS);
+    for row in &table.rows[..shown] {
+        let owner = row.owner().map_or("?", |owner| &owner.text);
+        let owner = escaped(owner.as_bytes(), style.unicode);
+        line(&mut page, &columns, &row.sums, &owner, Role::Plain)?;
+        if row.labels.len() > 1 {
+            write_stack(&mut page, 4, &row.labels, most)?;
+        }
+    }
+    let rest = table.rows.get(shown..).unwrap_or_default();
+    if !rest.is_empty() {
+        let mut sums = Sums::default();
+        rest.iter().for_each(|row| sums += row.sums);
+        let name = format!("{} more (-n 0 shows all)", Count(rest.len() as u64));
+        line(&mut page, &columns, &sums, &name, Role::Dim)?;
+    }
+    line(&mut page, &columns, &table.total, "total", Role::Strong)
+}
