@@ -6,18 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 
-use crate::abi::{CALLS, CallKind, CallSet};
+use crate::abi::{CALLS, CallKind, CallSet, Prot};
 use crate::export::jsonl::JsonLines;
+use crate::mm::{AddressSpace, Backing, Vma};
 use crate::report::Summary;
+use crate::symbol::names::{LiveNames, Whose};
 use crate::symbol::unwind::Unwinder;
 use crate::term::strace::{self, StraceFormat};
 use crate::term::{Pretty, Style, write_summary};
-use crate::timeline::{Event, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo};
+use crate::timeline::{
+    Event, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
+};
 use crate::trace_file::TraceWriter;
 use crate::tracee::{
     Feedback, Options, Outcome, Program, Stops, Supervisor, TraceError, environment, host,
 };
-use crate::units::Tid;
+use crate::units::{AddrRange, Tid, Timestamp};
 
 use super::args::{Format, Quiet, Target, Trace, Verify};
 use super::{Failure, one_line, style_for};
@@ -64,10 +68,11 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
         }
     };
     let mut pipeline = Pipeline::new(info, outputs);
+    pipeline.names = trace.stacks.then(LiveNames::start);
     let outcome = supervisor.run(&mut |observations, idle| pipeline.take(observations, idle));
     // The tracees are gone or free: nothing below can hurt them.
     drop(supervisor);
-    let failed = pipeline.finish(trace.quiet == Quiet::All);
+    let failed = pipeline.finish(trace.quiet == Quiet::All, trace.embed_symbols);
     let outcome = outcome.map_err(refused)?;
     if failed {
         return Ok(125);
@@ -219,6 +224,18 @@ pub(super) fn live(
     }
 }
 
+/// Where code of that name is mapped.
+fn code_of(path: &str, model: &AddressSpace) -> Option<AddrRange> {
+    let is_it = |vma: &&Vma| {
+        let name = match &vma.backing {
+            Backing::File { name, .. } | Backing::Special { name } => &**name,
+            Backing::Anon => return false,
+        };
+        vma.prot.contains(Prot::EXEC) && name == path
+    };
+    model.vmas().find(is_it).map(|vma| vma.range)
+}
+
 /// Takes observations and hands on events.
 struct Pipeline {
     timeline: Timeline,
@@ -227,7 +244,11 @@ struct Pipeline {
     events: Vec<Event>,
     unwinder: Unwinder,
     told: Vec<Observed>,
+    /// With stacks only.
+    names: Option<LiveNames>,
     flushed: Instant,
+    /// When the last observation was made.
+    last: Timestamp,
     /// The recording is incomplete.
     failed: bool,
 }
@@ -241,7 +262,9 @@ impl Pipeline {
             events: Vec::new(),
             unwinder: Unwinder::default(),
             told: Vec::new(),
+            names: None,
             flushed: Instant::now(),
+            last: Timestamp::default(),
             failed: false,
         }
     }
@@ -249,7 +272,11 @@ impl Pipeline {
     fn take(&mut self, observations: &mut Vec<Observation>, idle: bool) -> Feedback {
         for mut observation in observations.drain(..) {
             self.unwind(&mut observation);
+            self.last = observation.time;
             self.observe(observation);
+        }
+        while let Some(names) = self.names.as_ref().and_then(LiveNames::take) {
+            self.hold(names);
         }
         if idle {
             self.idle();
@@ -272,6 +299,15 @@ impl Pipeline {
         let id = self
             .unwinder
             .unwind(raw, whose, &state.model, &mut self.told);
+        if let Some(names) = &self.names {
+            let whose = Whose {
+                tid: call.tid,
+                pid: state.pid,
+                space: call.space,
+            };
+            let range = |path: &str| code_of(path, &state.model);
+            names.told(&self.told, whose, raw, range);
+        }
         call.stack = Stack::Known(id);
         let time = observation.time;
         for what in std::mem::take(&mut self.told) {
@@ -279,7 +315,17 @@ impl Pipeline {
         }
     }
 
+    /// Keeps names in the trace.
+    fn hold(&mut self, names: NamesSeen) {
+        let what = Observed::Names(names);
+        let time = self.last;
+        self.observe(Observation { time, what });
+    }
+
     fn observe(&mut self, observation: Observation) {
+        if let Some(names) = &self.names {
+            names.observe(&observation.what);
+        }
         if let Some((writer, _)) = &mut self.outputs.file {
             let written = writer.observation(&observation);
             self.recorded(written);
@@ -327,7 +373,26 @@ impl Pipeline {
         }
     }
 
-    fn finish(mut self, silent: bool) -> bool {
+    /// Names that must be in the trace because nothing will tell them later.
+    fn keep_names(&mut self, embed: bool) {
+        if self.outputs.file.is_none() {
+            return;
+        }
+        let Some(names) = self.names.clone() else {
+            return;
+        };
+        let (last, notes) = names.finish(embed);
+        while let Some(names) = names.take() {
+            self.hold(names);
+        }
+        if !last.names.is_empty() {
+            self.hold(last);
+        }
+        notes.iter().for_each(|note| say(note));
+    }
+
+    fn finish(mut self, silent: bool, embed: bool) -> bool {
+        self.keep_names(embed);
         let mut after_live = false;
         if let Some(mut live) = self.outputs.live.take() {
             after_live = live.finish(&self.timeline).is_ok() && self.outputs.live_on_stderr;

@@ -3,5 +3,6 @@
 //! [`unwind`] runs while a program is traced, [`names`] after it, or when a trace is read. Both read
 //! files of code; neither touches a tracee.
 
+pub mod go;
 pub mod names;
 pub mod unwind;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use crate::mm::FileId;
 use crate::units::{Addr, SpaceId, StackId};
 
+use super::FileSeen;
+
 /// The call stack of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Stack {
@@ -149,6 +151,8 @@ pub struct Stacks {
     modules: Vec<Arc<Module>>,
     stacks: Vec<Arc<StackSeen>>,
     names: HashMap<Frame, Arc<[FrameName]>>,
+    /// By path and inode: the device is not the same in every source (`tracee/files.rs`).
+    build_ids: HashMap<(Arc<str>, u64), Arc<[u8]>>,
 }
 
 impl Stacks {
@@ -166,6 +170,18 @@ impl Stacks {
 
     pub(super) fn add_names(&mut self, seen: NamesSeen) {
         self.names.extend(seen.names);
+    }
+
+    /// Takes what a file of code says of itself.
+    pub(super) fn add_file(&mut self, seen: &FileSeen) {
+        let key = (Arc::clone(&seen.path), seen.file.inode);
+        self.build_ids.insert(key, Arc::clone(&seen.build_id));
+    }
+
+    /// The build-id of the file that a module is: empty if it has none, `None` if nobody knows.
+    pub fn build_id(&self, module: &Module) -> Option<&Arc<[u8]>> {
+        let path = module.path.trim_end_matches(" (deleted)");
+        self.build_ids.get(&(path.into(), module.file.inode))
     }
 
     /// A stack.
@@ -191,6 +207,11 @@ impl Stacks {
     /// Every stack, in order of appearance.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<StackSeen>> {
         self.stacks.iter()
+    }
+
+    /// Every module, in order of appearance.
+    pub fn modules(&self) -> impl Iterator<Item = (ModuleId, &Arc<Module>)> {
+        (0..).map(ModuleId).zip(&self.modules)
     }
 
     /// Whether there is any.

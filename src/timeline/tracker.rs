@@ -187,6 +187,7 @@ impl Timeline {
                 self.emit(out, time, Tid(0), SpaceId(0), EventKind::Lost(count));
             }
             Observed::File(file) => {
+                self.stacks.add_file(&file);
                 let space = file.space;
                 let pid = self.spaces.get(&space).map_or(Tid(0), |state| state.pid);
                 self.emit(out, time, pid, space, EventKind::File(file));

@@ -1,0 +1,212 @@
+//! Files as a process sees them: through its root directory, as long as it lives and after.
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::timeline::Module;
+use crate::units::{AddrRange, Tid};
+
+use super::elf::{Cursor, Data};
+use super::files;
+
+/// Most root directories that are kept open.
+const MOST_ROOTS: usize = 64;
+/// Longest vdso that is copied: the kernel's have two pages or three.
+const MOST_VDSO: u64 = 256 << 10;
+
+/// What tells one view of the file system from another: mount namespace and root directory.
+type View = (PathBuf, u64, u64);
+
+/// Root directories of processes, held open: a process may be gone when its files are read.
+#[derive(Debug, Default)]
+pub(super) struct Roots {
+    open: HashMap<View, File>,
+}
+
+impl Roots {
+    /// The root directory of a task as a path for us, empty if it is our own; `None` if the task
+    /// is gone.
+    pub fn of(&mut self, tid: Tid) -> Option<PathBuf> {
+        let folder = format!("/proc/{tid}");
+        let theirs = view(&folder)?;
+        if view("/proc/self").is_some_and(|ours| ours == theirs) {
+            return Some(PathBuf::new());
+        }
+        if !self.open.contains_key(&theirs) {
+            if MOST_ROOTS <= self.open.len() {
+                return None;
+            }
+            let mut options = OpenOptions::new();
+            options
+                .read(true)
+                .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+            let root = options.open(format!("{folder}/root")).ok()?;
+            // The task may have ended and its number been given away in between.
+            let same = view(&folder).is_some_and(|now| now == theirs);
+            if !same {
+                return None;
+            }
+            self.open.insert(theirs.clone(), root);
+        }
+        let root = self.open.get(&theirs)?;
+        Some(PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())))
+    }
+}
+
+fn view(folder: &str) -> Option<View> {
+    let mounts = fs::read_link(format!("{folder}/ns/mnt")).ok()?;
+    let root = fs::metadata(format!("{folder}/root/.")).ok()?;
+    Some((mounts, root.dev(), root.ino()))
+}
+
+/// A file of code that a task has mapped, and the root through which it was found.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub data: Data,
+    pub root: PathBuf,
+}
+
+impl Opened {
+    /// Opens the file of `module`, which `tid` has mapped at `range`, or copies what is no file.
+    pub fn of(
+        module: &Module,
+        tid: Tid,
+        range: Option<AddrRange>,
+        roots: &mut Roots,
+    ) -> Option<Opened> {
+        if &*module.path == "[vdso]" {
+            let data = vdso(tid, range?)?;
+            let root = PathBuf::new();
+            return Some(Opened { data, root });
+        }
+        let path = module.path.trim_end_matches(" (deleted)");
+        if !path.starts_with('/') {
+            return None;
+        }
+        // Not the device: on btrfs and overlayfs stat(2) and maps name different ones.
+        let mapped = |found: &(File, Metadata)| found.1.ino() == module.file.inode;
+        if let Some(root) = roots.of(tid) {
+            let in_root = || files::open(&files::beneath(&root, path));
+            let exe = || files::open(Path::new(&format!("/proc/{tid}/exe")));
+            let mapping = || {
+                let (start, end) = range.map(|range| (range.start().0, range.end().0))?;
+                files::open(Path::new(&format!(
+                    "/proc/{tid}/map_files/{start:x}-{end:x}"
+                )))
+            };
+            let sources: [&dyn Fn() -> Option<(File, Metadata)>; 3] = [&in_root, &exe, &mapping];
+            let found = sources.into_iter().find_map(|open| open().filter(mapped));
+            if let Some((file, _)) = found {
+                let data = Data::file(file).ok()?;
+                return Some(Opened { data, root });
+            }
+        }
+        // It is gone already. Another process's path may mean something else here.
+        let device = |meta: &Metadata| {
+            nix::sys::stat::major(meta.dev()) == u64::from(module.file.major)
+                && nix::sys::stat::minor(meta.dev()) == u64::from(module.file.minor)
+        };
+        let here = files::open(Path::new(path)).filter(mapped);
+        let (file, _) = here.filter(|(_, meta)| device(meta))?;
+        let data = Data::file(file).ok()?;
+        let root = PathBuf::new();
+        Some(Opened { data, root })
+    }
+}
+
+/// The code that the kernel gives to every process of a kind, from a task's memory, or from ours.
+fn vdso(tid: Tid, range: AddrRange) -> Option<Data> {
+    let theirs = memory(&format!("/proc/{tid}/mem"), range);
+    let bytes = theirs.or_else(|| {
+        // A 32-bit process has another one.
+        let wide = u64::from(u32::MAX) < range.start().0;
+        memory("/proc/self/mem", own_vdso().filter(|_| wide)?)
+    })?;
+    Some(Data::Memory(bytes.into()))
+}
+
+fn memory(path: &str, range: AddrRange) -> Option<Vec<u8>> {
+    if MOST_VDSO < range.len() {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(range.len()).ok()?];
+    let file = File::open(path).ok()?;
+    file.read_exact_at(&mut bytes, range.start().0).ok()?;
+    Some(bytes)
+}
+
+fn own_vdso() -> Option<AddrRange> {
+    let maps = fs::read("/proc/self/maps").ok()?;
+    let maps = crate::mm::parse_maps(&maps).ok()?;
+    let vdso = maps.entries.iter().find(|entry| &*entry.name == "[vdso]");
+    Some(vdso?.range)
+}
+
+/// Where a process writes what it compiled just in time.
+#[derive(Debug)]
+pub(super) struct PerfMapFile {
+    path: PathBuf,
+    /// Who may have written it, besides root.
+    owner: Option<u32>,
+    read: u64,
+}
+
+impl PerfMapFile {
+    /// The file of the process of `tid`; `pid` is its number for us.
+    pub fn of(tid: Tid, pid: Tid, roots: &mut Roots) -> PerfMapFile {
+        let owner = fs::metadata(format!("/proc/{tid}")).ok();
+        let root = roots.of(tid).unwrap_or_default();
+        let inner = own_number(tid).unwrap_or(pid.0);
+        PerfMapFile {
+            path: files::beneath(&root, &format!("/tmp/perf-{inner}.map")),
+            owner: owner.map(|meta| meta.uid()),
+            read: 0,
+        }
+    }
+
+    /// What has been written since the last call, up to `most` bytes.
+    pub fn more(&mut self, most: u64) -> Option<Vec<u8>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        // A link in a world-writable folder may lead anywhere.
+        options
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_NOFOLLOW);
+        let file = options.open(&self.path).ok()?;
+        let meta = file.metadata().ok().filter(Metadata::is_file)?;
+        let trusted = meta.uid() == 0
+            || match self.owner {
+                Some(owner) => meta.uid() == owner,
+                None => meta.uid() == nix::unistd::geteuid().as_raw(),
+            };
+        if !trusted || meta.len() <= self.read {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let length = (meta.len() - self.read).min(most);
+        let data = Data::file(file).ok()?;
+        let cursor = Cursor {
+            data: &data,
+            at: self.read,
+        };
+        cursor.take(length).read_to_end(&mut bytes).ok()?;
+        self.read += bytes.len() as u64;
+        Some(bytes)
+    }
+}
+
+/// The number of a process in its own namespace.
+fn own_number(tid: Tid) -> Option<i32> {
+    let status = fs::read(format!("/proc/{tid}/status")).ok()?;
+    let line = status
+        .split(|&byte| byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"NStgid:"))?;
+    let last = std::str::from_utf8(line)
+        .ok()?
+        .split_ascii_whitespace()
+        .last()?;
+    last.parse().ok()
+}
