@@ -601,6 +601,7 @@ fn render(run: &Run) -> String {
             before: Totals::default(),
             now: Totals::default(),
             stack: None,
+            failure: None,
         }));
     }
     if run.signal != 0 {

@@ -12,6 +12,7 @@ use crate::timeline::{Began, Ended, FileSeen, TaskEnd, TraceInfo};
 use crate::trace_file::Damage;
 use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
+use super::failures::Refusals;
 use super::places::PlaceBytes;
 
 /// Everything that a trace tells in sums.
@@ -33,6 +34,8 @@ pub struct Report {
     pub files: Vec<FileReport>,
     /// Files beyond those.
     pub more_files: u64,
+    /// Calls that a limit refused, and which it was.
+    pub refusals: Refusals,
     /// Where the file stopped being readable, for a recorded trace.
     pub damage: Option<Damage>,
     /// Every address space, in order of appearance.

@@ -11,6 +11,7 @@ use crate::trace_file::{Damage, environment_to_json};
 use crate::units::{Addr, Bytes, SpaceId};
 
 use super::facts::*;
+use super::failures::refusals;
 use super::places::{Place, PlaceBytes};
 
 /// The name and version of the object.
@@ -27,6 +28,7 @@ pub fn report(report: &Report) -> Value {
         more_notes,
         files,
         more_files,
+        refusals: refused,
         damage,
         spaces,
         tree,
@@ -52,6 +54,8 @@ pub fn report(report: &Report) -> Value {
         "environment": environment(info),
         "files": files.iter().map(file).collect::<Vec<_>>(),
         "more_files": more_files,
+        "refused": refusals(refused),
+        "more_refused": refused.more,
     })
 }
 

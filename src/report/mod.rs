@@ -7,6 +7,7 @@
 
 pub mod check;
 mod facts;
+mod failures;
 pub mod json;
 mod ledger;
 mod places;
@@ -20,6 +21,7 @@ mod summary;
 pub(crate) mod tests;
 
 pub use facts::*;
+pub use failures::{Refusals, RefusedCalls, failure_object};
 pub use places::{Place, PlaceBytes};
 pub use replay::{replay, replay_into};
 pub use summary::Summary;

@@ -85,6 +85,7 @@ impl Summary {
             EventKind::TaskBegan { .. } => self.task_is_in(*tid, *space),
             EventKind::Call(call) => {
                 let by = made(Made::Call(call.raw, call.result));
+                self.report.refusals.add(*space, *time, by, call);
                 self.alter(*space, *time, by, |living| {
                     living.call(call, *time, by, state)
                 });

@@ -7,6 +7,7 @@ mod bytes;
 mod check;
 mod diff;
 mod escape;
+mod failure;
 mod line;
 mod names;
 mod page;

@@ -21,6 +21,7 @@ use crate::timeline::{
 };
 use crate::units::{SpaceId, Tid};
 
+use super::failure::failure_words;
 use super::{Elapsed, Line, Role, SIZE_WIDTH, SignalName, Size, Style, escaped, width_of};
 pub(super) use change::push_change;
 use columns::{Columns, GAP};
@@ -116,6 +117,29 @@ impl<W: Write> Pretty<W> {
         self.begin(event, timeline);
         self.line.role(role);
         let _ = self.line.write_fmt(text);
+        self.end()
+    }
+
+    /// Further lines about the event above: memtrace's own words, wrapped.
+    fn below(&mut self, role: Role, words: &str) -> io::Result<()> {
+        let indent = match self.columns.time {
+            0 => GAP,
+            time => time + GAP,
+        };
+        let width = self.style.width.unwrap_or(usize::MAX);
+        self.line.clear();
+        self.line.gap(indent).role(role);
+        for word in words.split(' ') {
+            if width < self.line.width() + 1 + width_of(word) && indent < self.line.width() {
+                self.end()?;
+                self.line.clear();
+                self.line.gap(indent).role(role);
+            }
+            if indent < self.line.width() {
+                self.line.push(" ");
+            }
+            self.line.push(word);
+        }
         self.end()
     }
 
@@ -287,7 +311,11 @@ impl<W: Write> Sink for Pretty<W> {
                 let info = call_info(call.raw.abi, call.raw.nr);
                 self.begin(event, timeline);
                 row::push_call(&mut self.line, call, info, &self.columns, &self.style);
-                self.end()
+                self.end()?;
+                match &call.failure {
+                    Some(failure) => self.below(Role::Error, &failure_words(failure)),
+                    None => Ok(()),
+                }
             }
             EventKind::SpaceBegan { began, exe, now } => {
                 self.space_began(event, timeline, *began, exe, now)

@@ -4,6 +4,7 @@
 mod environment;
 mod figures;
 mod places;
+mod refused;
 mod space;
 mod tree;
 
@@ -52,6 +53,7 @@ pub fn write_summary(out: &mut dyn Write, report: &Report, style: &Style) -> io:
             places::write_calls(&mut page, spaces)?;
         }
     }
+    refused::write(&mut page, report)?;
     environment::write(&mut page, report)?;
     doubts(&mut page, report)
 }

@@ -7,8 +7,8 @@ use crate::mm::{Difference, Flow, Span, Totals};
 use crate::units::{Bytes, SpaceId, StackId, Tid, Timestamp};
 
 use super::{
-    Began, CheckCause, Ended, FileSeen, Observation, Resident, SignalSeen, TaskEnd, TaskOrigin,
-    Timeline,
+    Began, CheckCause, Ended, Failure, FileSeen, Observation, Resident, SignalSeen, TaskEnd,
+    TaskOrigin, Timeline,
 };
 
 /// One event of a timeline.
@@ -107,6 +107,8 @@ pub struct CallEvent {
     pub now: Totals,
     /// Who called, if that was recorded: one of [`Timeline::stacks`].
     pub stack: Option<StackId>,
+    /// Why it was refused, if it was by a limit or something like it.
+    pub failure: Option<Box<Failure>>,
 }
 
 /// The outcome of one comparison with the kernel's map.

@@ -4,6 +4,7 @@
 //! events, live and from a recorded trace.
 
 mod event;
+mod failure;
 mod info;
 mod observation;
 mod stack;
@@ -12,6 +13,7 @@ mod tests;
 mod tracker;
 
 pub use event::*;
+pub use failure::{Amounts, Cause, Failure, Figures, Limiter, is_refused};
 pub use info::{Bound, Cgroup, Environment, Limit, Limits, TraceInfo};
 pub use observation::*;
 pub use stack::*;

@@ -6,7 +6,7 @@ use crate::decode::{Fetched, RawCall};
 use crate::mm::{Evidence, FileId, Snapshot};
 use crate::units::{Addr, Bytes, SpaceId, Tid, Timestamp};
 
-use super::{Module, NamesSeen, Stack, StackSeen};
+use super::{Figures, Module, NamesSeen, Stack, StackSeen};
 
 /// One thing seen, and when.
 #[derive(Clone, Debug, PartialEq)]
@@ -220,6 +220,8 @@ pub struct CallDone {
     pub overlapped: bool,
     /// Who called.
     pub stack: Stack,
+    /// What bounded the caller, if the call was refused ([`is_refused`](super::is_refused)).
+    pub refused: Option<Box<Figures>>,
 }
 
 /// Why a whole map was read.

@@ -121,6 +121,7 @@ impl Trace {
             evidence: Vec::new(),
             overlapped: false,
             stack: crate::timeline::Stack::Absent,
+            refused: None,
         }));
     }
 

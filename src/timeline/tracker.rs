@@ -11,9 +11,10 @@ use crate::mm::{
 };
 use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
+use super::failure::Surroundings;
 use super::{
-    Began, CallDone, CallEvent, CheckCause, Checked, Event, EventKind, Observation, Observed,
-    SpaceBegan, Stacks, TaskBegan, TraceInfo,
+    Began, CallDone, CallEvent, CheckCause, Checked, Event, EventKind, Failure, Observation,
+    Observed, SpaceBegan, Stacks, TaskBegan, TraceInfo,
 };
 
 /// A task, as long as it lives.
@@ -318,7 +319,8 @@ impl Timeline {
             result,
             evidence,
             stack,
-            ..
+            refused,
+            overlapped: _,
         } = done;
         let call = decode(&raw, &fetched);
         let mut spans = Vec::new();
@@ -345,6 +347,15 @@ impl Timeline {
             }
             now = state.model.totals();
         }
+        let failure = refused.and_then(|figures| {
+            let state = self.spaces.get(&space);
+            let around = Surroundings {
+                model: state.filter(|state| state.known).map(|state| &state.model),
+                brk_start: state.and_then(|state| state.context.brk_start),
+                read_implies_exec: state.is_some_and(|state| state.context.read_implies_exec),
+            };
+            Failure::of(&raw, &fetched, result, *figures, around).map(Box::new)
+        });
         let kind = EventKind::Call(CallEvent {
             entered,
             raw,
@@ -356,6 +367,7 @@ impl Timeline {
             before,
             now,
             stack: stack.id(),
+            failure,
         });
         self.emit(out, time, tid, space, kind);
     }
@@ -393,6 +405,7 @@ impl Timeline {
             before,
             now,
             stack: None,
+            failure: None,
         });
         self.emit(out, time, tid, space, kind);
     }

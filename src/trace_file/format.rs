@@ -41,7 +41,7 @@
 //! |---|---|
 //! | 1.0 | |
 //! | 1.1 | `environment` in the header, record 14 file |
-//! | 1.2 | records 15 stack, 16 names and 18 module, the stack of record 4 call |
+//! | 1.2 | records 15 stack, 16 names and 18 module, the stack of record 4 call and why it was refused |
 //!
 //! A file of a newer minor version is read, and what this reader does not know is skipped and
 //! counted, which reports say in a note. A newer major version is refused. A golden trace of every
@@ -65,7 +65,7 @@
 //! | 1 space began | *time*, space, signed pid, began (0 exec, 1 fork, 2 attach, 3 fork + space of the parent), *string* exe, flags (1 known, 2 read implies exec, 4 brk_start follows), [near 0 brk_start], *snapshot* |
 //! | 2 task began | *time*, signed tid, signed pid, space, origin (0 launch, 1 attach, 2 thread, 3 fork, 4 vfork, 5 shared space), has parent, [signed parent], *string* comm |
 //! | 3 call entered | *time*, mask, *caller*, *args*, *fetched* |
-//! | 4 call | mask, *caller*, entered and time as above, *args*, *result*, overlapped, *fetched*, *evidence*, [number of its stack (since 1.2)] |
+//! | 4 call | mask, *caller*, entered and time as above, *args*, *result*, overlapped, *fetched*, *evidence*, [number of its stack, 0 if it has none, [*figures*]] (since 1.2) |
 //! | 5 call cut | *time*, signed time − entered, mask, *caller*, *args*, *fetched* |
 //! | 6 checkpoint | *time*, space, cause (0 exit, 1 exec, 2 detach, 3 asked, 4 doubt), *snapshot* |
 //! | 7 resident | *time*, space, now, flags (1 anon, 2 file, 4 shmem, 8 high water, 16 mapped), those set (all near 0) |
@@ -105,6 +105,8 @@
 //! - *shape*: 1 + index into the table of shapes, or 0 and a definition that joins it (up to
 //!   [`MAX_TABLE`]): near 0 length, flags (1 shared, 2 file, 4 offset, 8 name), rights, [major,
 //!   minor, inode], [near 0 offset], [*string* name].
+//! - *figures*: a varint with a bit for each that is known, in the order of
+//!   [`Figures::numbers`](crate::timeline::Figures::numbers), then those, varints.
 //! - *frame*: 1 + number of the module and offset in its file; or 0, space and address.
 //! - *snapshot*: count of entries, base (0 none, else the n-th last kept snapshot), entries. Without
 //!   base: *entry* each. With base: steps of varint `n << 2 | what`, where what is 0 copy the next n

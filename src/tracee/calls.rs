@@ -222,6 +222,14 @@ impl Supervisor {
     }
 
     fn memory_exit(&mut self, tid: Tid, space_id: SpaceId, in_call: InCall, result: i64) {
+        let call = in_call.call;
+        // An i386 result is an int: an address above 2 GiB is not negative.
+        let result = match call.abi {
+            Abi::I386 if (-4095..0).contains(&(result as i32)) => i64::from(result as i32),
+            Abi::I386 => i64::from(result as u32),
+            Abi::X86_64 => result,
+        };
+        let refused = self.refused(tid, space_id, &in_call, &in_call.fetched, result);
         let InCall {
             call,
             kind,
@@ -230,12 +238,6 @@ impl Supervisor {
             stack,
             overlapped,
         } = in_call;
-        // An i386 result is an int: an address above 2 GiB is not negative.
-        let result = match call.abi {
-            Abi::I386 if (-4095..0).contains(&(result as i32)) => i64::from(result as i32),
-            Abi::I386 => i64::from(result as u32),
-            Abi::X86_64 => result,
-        };
         fetched.extend(self.fetch(tid, &call, Phase::Exit { result }));
         self.note_growing(space_id, &call, &fetched, result);
         let evidence = self.evidence(tid, space_id, &call, &fetched, result);
@@ -251,6 +253,7 @@ impl Supervisor {
             evidence,
             overlapped,
             stack,
+            refused,
         };
         let observation = Observation {
             time,

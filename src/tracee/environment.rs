@@ -36,7 +36,7 @@ pub fn environment(pid: Option<Tid>) -> Environment {
     }
 }
 
-fn number(path: &str) -> Option<u64> {
+pub(super) fn number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -47,7 +47,7 @@ fn chosen(text: &str) -> Option<String> {
 }
 
 /// What `/proc/PID/limits` says.
-fn limits(text: &str) -> Limits {
+pub(super) fn limits(text: &str) -> Limits {
     let limit = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         let mut words = line.split_ascii_whitespace();

@@ -19,6 +19,7 @@ mod memory;
 mod offers;
 mod placement;
 mod procfs;
+mod refused;
 mod slot;
 mod state;
 mod supervisor;

@@ -106,6 +106,49 @@ pub(super) fn brk_start(tid: Tid) -> Option<Addr> {
     (value != 0).then_some(Addr(value))
 }
 
+/// Bytes of the program's static data, `end_data - start_data` (fields 46 and 45); `None` as above.
+pub(super) fn static_data(tid: Tid) -> Option<Bytes> {
+    let bytes = read_short(&format!("/proc/{tid}/stat")).ok()?;
+    let mut fields = stat_fields(&bytes).skip(45 - 3);
+    let (start, end) = (number(fields.next()?)?, number(fields.next()?)?);
+    let shown = start != 0 && start <= end;
+    shown.then(|| Bytes(end - start))
+}
+
+/// Mappings of a space as the kernel counts them (`mm->map_count`): `[vsyscall]` is none of them.
+pub(super) fn map_count(tid: Tid) -> Option<u64> {
+    let bytes = read_all(&format!("/proc/{tid}/maps"), 16 << 10).ok()?;
+    let lines = bytes.split(|&byte| byte == b'\n');
+    let counted = lines.filter(|line| !line.is_empty() && !line.ends_with(b"[vsyscall]"));
+    Some(counted.count() as u64).filter(|count| *count != 0)
+}
+
+/// Bytes of `range` that are locked: mappings with `lo` among the VmFlags of smaps.
+pub(super) fn locked_in(tid: Tid, range: AddrRange) -> Option<Bytes> {
+    let bytes = read_all(&format!("/proc/{tid}/smaps"), 64 << 10).ok()?;
+    let mut mapping = None;
+    let mut locked = Bytes(0);
+    for line in bytes.split(|&byte| byte == b'\n') {
+        let text = String::from_utf8_lossy(line);
+        if let Some(flags) = text.strip_prefix("VmFlags:") {
+            let shared: Option<AddrRange> = mapping;
+            if let Some(shared) = shared
+                && flags.split_ascii_whitespace().any(|flag| flag == "lo")
+            {
+                locked += Bytes(shared.len());
+            }
+        } else if let Some((start, end)) = text
+            .split(' ')
+            .next()
+            .and_then(|addresses| addresses.split_once('-'))
+        {
+            let address = |hex: &str| u64::from_str_radix(hex, 16).ok().map(Addr);
+            mapping = AddrRange::new(address(start)?, address(end)?)?.intersect(range);
+        }
+    }
+    Some(locked)
+}
+
 /// The CPU a task last ran on (field 39 of stat), from an open `/proc/TID/stat`.
 pub(super) fn last_cpu(stat: &File) -> Option<usize> {
     use std::os::unix::fs::FileExt;

@@ -82,6 +82,10 @@ impl Supervisor {
         let kind = task.call.as_ref().map(|call| call.kind);
         let frees = task.call.as_ref().and_then(|call| freed(&call.call));
         let overlaps = space.in_flight.iter().any(|running| alone || running.alone);
+        let beside = !space.in_flight.is_empty();
+        for running in &mut space.in_flight {
+            running.beside = true;
+        }
         space.in_flight.push(InFlight {
             tid,
             alone,
@@ -89,6 +93,7 @@ impl Supervisor {
             expired: false,
             frees,
             blocks: false,
+            beside,
         });
         if overlaps {
             for running in &space.in_flight {
@@ -247,7 +252,7 @@ fn runs_beside_others(call: &RawCall) -> bool {
 }
 
 /// A private anonymous mmap that the kernel places and that takes no time.
-fn is_plain_mmap(call: &RawCall) -> bool {
+pub(super) fn is_plain_mmap(call: &RawCall) -> bool {
     let kind = call_info(call.abi, call.nr).map(|info| info.kind);
     let flags = MapFlags::from_bits_retain(call.args[3] as u32);
     let plain = MapFlags::PRIVATE | MapFlags::ANONYMOUS;

@@ -101,6 +101,8 @@ pub(super) struct InFlight {
     pub frees: Option<AddrRange>,
     /// A report is held back until its own.
     pub blocks: bool,
+    /// Another has run at the same time.
+    pub beside: bool,
 }
 
 /// A finished call whose report waits.
@@ -132,6 +134,8 @@ pub(super) struct Space {
     pub contradicted: bool,
     /// No check for doubt alone before this: with many mappings one costs milliseconds.
     pub next_check: Option<Instant>,
+    /// Mappings as the kernel counts them, as long as no call has changed them since.
+    pub map_count: Option<u64>,
     /// Its maps, open.
     pub maps: Option<MapsFile>,
     /// The maps could be read when it began.

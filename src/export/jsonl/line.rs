@@ -8,7 +8,7 @@ use crate::decode::{
 };
 use crate::export::args::{args, lossless};
 use crate::mm::{Span, Totals, Verb};
-use crate::report::{call_name, is_error, json as report_json};
+use crate::report::{call_name, failure_object, is_error, json as report_json};
 use crate::timeline::{
     Began, CallEvent, CheckCause, Checked, Event, EventKind, Resident, SignalSeen, TaskOrigin,
     Timeline,
@@ -141,6 +141,7 @@ fn put_call(put: &mut impl FnMut(&str, Value), call: &CallEvent) {
         before,
         now,
         stack,
+        failure,
     } = call;
     put_raw(put, raw, fetched);
     match *result {
@@ -169,6 +170,9 @@ fn put_call(put: &mut impl FnMut(&str, Value), call: &CallEvent) {
     put("now", report_json::totals(now));
     if let Some(stack) = stack {
         put("stack", stack.0.into());
+    }
+    if let Some(failure) = failure {
+        put("failure", failure_object(failure));
     }
     if !spans.is_empty() {
         put("spans", spans.iter().map(span).collect());

@@ -8,8 +8,8 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use crate::mm::Flow;
-use crate::report::space::touched;
 use crate::report::recognize::{Kind, Recognized};
+use crate::report::space::touched;
 use crate::report::{Place, is_error};
 use crate::timeline::CallEvent;
 use crate::units::{Bytes, SpaceId, Tid, Timestamp};

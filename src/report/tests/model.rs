@@ -78,6 +78,7 @@ fn call(change: Change, model: &mut AddressSpace) -> CallEvent {
         before,
         now: model.totals(),
         stack: None,
+        failure: None,
     }
 }
 

@@ -169,6 +169,7 @@ impl Story {
             before,
             now,
             stack: None,
+            failure: None,
         };
         self.push(space, 100, EventKind::Call(call));
     }

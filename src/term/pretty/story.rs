@@ -72,6 +72,7 @@ fn call(ms: u64, nr: u32, call: Call, result: i64, flow: Flow, now: Totals) -> E
             before: now,
             now,
             stack: None,
+            failure: None,
         }),
     )
 }

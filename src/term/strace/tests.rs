@@ -64,6 +64,7 @@ impl Story {
                 before: Totals::default(),
                 now: Totals::default(),
                 stack: None,
+                failure: None,
             }),
         );
     }

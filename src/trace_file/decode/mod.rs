@@ -13,8 +13,8 @@ use crate::abi::Abi;
 use crate::decode::{Fetched, FetchedData, RawCall};
 use crate::mm::FileId;
 use crate::timeline::{
-    Began, CallDone, CallEntered, CheckCause, Ended, FileSeen, Observation, Observed, Resident,
-    SignalSeen, SpaceBegan, Stack, TaskBegan, TaskEnd, TaskOrigin,
+    Began, CallDone, CallEntered, CheckCause, Ended, Figures, FileSeen, Observation, Observed,
+    Resident, SignalSeen, SpaceBegan, Stack, TaskBegan, TaskEnd, TaskOrigin,
 };
 use crate::units::{Addr, Bytes, SpaceId, StackId, Tid, Timestamp};
 
@@ -135,7 +135,13 @@ impl Decoder {
                 call.fetched = self.fetched(input)?;
                 call.evidence = self.evidence(input, call.call.args[0])?;
                 if 0 < input.left() {
-                    call.stack = Stack::Known(StackId(input.u32()?));
+                    call.stack = match input.u32()? {
+                        0 => Stack::Absent,
+                        id => Stack::Known(StackId(id)),
+                    };
+                }
+                if 0 < input.left() {
+                    call.refused = Some(Box::new(figures(input)?));
                 }
                 Observed::Call(call)
             }
@@ -276,6 +282,7 @@ impl Decoder {
             evidence: Vec::new(),
             overlapped: false,
             stack: Stack::Absent,
+            refused: None,
         })
     }
 
@@ -421,6 +428,18 @@ fn resident(input: &mut Input<'_>) -> Read<Resident> {
         high_water: amount(8)?,
         mapped: amount(16)?,
     })
+}
+
+/// Those after the last that is known here are left over.
+fn figures(input: &mut Input<'_>) -> Read<Figures> {
+    let known = input.varint()?;
+    let mut numbers = [None; Figures::COUNT];
+    for (at, number) in numbers.iter_mut().enumerate() {
+        if known >> at & 1 == 1 {
+            *number = Some(input.varint()?);
+        }
+    }
+    Ok(Figures::of_numbers(numbers))
 }
 
 fn task_end(input: &mut Input<'_>) -> Read<TaskEnd> {

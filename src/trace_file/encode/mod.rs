@@ -7,8 +7,8 @@ use crate::abi::Abi;
 use crate::decode::{Fetched, FetchedData, RawCall};
 use crate::mm::FileId;
 use crate::timeline::{
-    Began, CallDone, CallEntered, CheckCause, Ended, FileSeen, Observation, Observed, Resident,
-    SignalSeen, SpaceBegan, TaskBegan, TaskEnd, TaskOrigin,
+    Began, CallDone, CallEntered, CheckCause, Ended, Figures, FileSeen, Observation, Observed,
+    Resident, SignalSeen, SpaceBegan, TaskBegan, TaskEnd, TaskOrigin,
 };
 use crate::units::{Bytes, SpaceId, Tid, Timestamp};
 
@@ -56,6 +56,7 @@ impl Encoder {
             && call.evidence.is_empty()
             && !call.overlapped
             && call.stack.id().is_none()
+            && call.refused.is_none()
         {
             let tag = out.len();
             out.push(record::PLAIN_CALL);
@@ -98,8 +99,12 @@ impl Encoder {
                 out.push(u8::from(call.overlapped));
                 self.fetched(out, &call.fetched);
                 self.evidence(out, call.call.args[0], &call.evidence);
-                if let Some(stack) = call.stack.id() {
-                    put_varint(out, stack.0.into());
+                let stack = call.stack.id().map_or(0, |stack| stack.0);
+                if stack != 0 || call.refused.is_some() {
+                    put_varint(out, stack.into());
+                }
+                if let Some(figures) = &call.refused {
+                    put_figures(out, figures);
                 }
                 record::CALL
             }
@@ -427,6 +432,18 @@ fn put_signal(out: &mut Vec<u8>, seen: &SignalSeen) {
     put_signed(out, (*code).into());
     put_signed(out, (*errno).into());
     fields.iter().for_each(|field| put_varint(out, *field));
+}
+
+/// A bit for each figure that is known, and those.
+fn put_figures(out: &mut Vec<u8>, figures: &Figures) {
+    let numbers = figures.numbers();
+    let known = numbers.iter().rev();
+    let known = known.fold(0, |bits, (_, number)| {
+        bits << 1 | u64::from(number.is_some())
+    });
+    put_varint(out, known);
+    let numbers = numbers.iter().filter_map(|(_, number)| *number);
+    numbers.for_each(|number| put_varint(out, number));
 }
 
 /// What came with a minor version: no table knows of it.

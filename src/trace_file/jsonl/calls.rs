@@ -1,11 +1,14 @@
 //! Calls as JSON.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::abi::Abi;
 use crate::decode::{Fetched, FetchedData, RawCall};
 use crate::mm::Evidence;
-use crate::timeline::{CallDone, CallEntered, Observed, Stack};
+use crate::timeline::{CallDone, CallEntered, Figures, Observed, Stack};
 use crate::trace_file::format::MAX_FETCHED;
 use crate::units::{SpaceId, StackId, Tid, Timestamp};
 
@@ -77,6 +80,9 @@ pub(super) struct Call {
     /// Number of its stack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stack: Option<u32>,
+    /// What bounded the caller, if it was refused: figures by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<BTreeMap<Cow<'static, str>, Hex>>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -120,12 +126,14 @@ impl From<&CallDone> for Call {
             evidence,
             overlapped,
             stack,
+            refused,
         } = done;
         Call {
             result: Some(Hex(result.cast_unsigned())),
             evidence: evidence.iter().map(WireEvidence::from).collect(),
             overlapped: *overlapped,
             stack: stack.id().map(|id| id.0),
+            refused: refused.as_deref().map(by_name),
             ..Call::new(*tid, *space, Some(*entered), call, fetched)
         }
     }
@@ -155,6 +163,7 @@ impl Call {
             evidence: Vec::new(),
             overlapped: false,
             stack: None,
+            refused: None,
         }
     }
 
@@ -202,9 +211,23 @@ impl Call {
             result: result.0.cast_signed(),
             evidence: evidence.collect::<Result<_, _>>()?,
             overlapped: self.overlapped,
+            refused: self.refused.as_ref().map(figures).map(Box::new),
             stack: (self.stack).map_or(Stack::Absent, |id| Stack::Known(StackId(id))),
         }))
     }
+}
+
+fn by_name(figures: &Figures) -> BTreeMap<Cow<'static, str>, Hex> {
+    let numbers = figures.numbers().into_iter();
+    numbers
+        .filter_map(|(name, number)| Some((name.into(), Hex(number?))))
+        .collect()
+}
+
+/// Figures with names that are not known are left out.
+fn figures(numbers: &BTreeMap<Cow<'static, str>, Hex>) -> Figures {
+    let names = Figures::default().numbers();
+    Figures::of_numbers(names.map(|(name, _)| numbers.get(name).map(|number| number.0)))
 }
 
 impl From<&Fetched> for WireFetched {

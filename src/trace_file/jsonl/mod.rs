@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `space` | space, pid, began, parent, exe, known, brk_start, read_implies_exec, snapshot |
 //! | `launch`, `attach`, `thread`, `fork` | tid, pid, space, parent, origin, comm |
-//! | `enter`, `call` | tid, space, entered, abi (if i386), nr, args, fetched; result (none: the call was cut short), evidence, overlapped, stack |
+//! | `enter`, `call` | tid, space, entered, abi (if i386), nr, args, fetched; result (none: the call was cut short), evidence, overlapped, stack, refused (what bounded the caller of a call that was refused) |
 //! | `check`, `resync` | space, cause, snapshot |
 //! | `sample` | space, now, anon, file, shmem, high_water, mapped |
 //! | `exec` | tid, former, comm |

@@ -177,10 +177,20 @@ fn call_done() -> impl Strategy<Value = CallDone> {
         result,
         evidence,
         prop::bool::weighted(0.1),
-        stack(),
+        (stack(), refused()),
     )
         .prop_map(
-            |(tid, space, entered, call, fetched, result, evidence, overlapped, stack)| CallDone {
+            |(
+                tid,
+                space,
+                entered,
+                call,
+                fetched,
+                result,
+                evidence,
+                overlapped,
+                (stack, refused),
+            )| CallDone {
                 tid,
                 space,
                 entered,
@@ -190,6 +200,7 @@ fn call_done() -> impl Strategy<Value = CallDone> {
                 evidence,
                 overlapped,
                 stack,
+                refused,
             },
         )
 }
@@ -197,8 +208,17 @@ fn call_done() -> impl Strategy<Value = CallDone> {
 fn stack() -> impl Strategy<Value = Stack> {
     prop_oneof![
         Just(Stack::Absent),
-        any::<u32>().prop_map(|id| Stack::Known(StackId(id))),
+        (1..=u32::MAX).prop_map(|id| Stack::Known(StackId(id))),
     ]
+}
+
+fn refused() -> impl Strategy<Value = Option<Box<Figures>>> {
+    let numbers = prop::collection::vec(option::of(number()), Figures::COUNT);
+    let figures = numbers.prop_map(|numbers| {
+        let numbers = numbers.try_into().expect("as many as there are");
+        Box::new(Figures::of_numbers(numbers))
+    });
+    prop_oneof![3 => Just(None).boxed(), 1 => figures.prop_map(Some).boxed()]
 }
 
 fn frame() -> impl Strategy<Value = Frame> {

@@ -30,6 +30,7 @@ fn call(time: u64, tid: i32, nr: u32, args: [u64; 6], result: u64) -> Observatio
         evidence: Vec::new(),
         overlapped: false,
         stack: crate::timeline::Stack::Absent,
+        refused: None,
     };
     Observation {
         time: Timestamp(time),

@@ -124,6 +124,7 @@ impl Run {
             evidence: Vec::new(),
             overlapped: false,
             stack: crate::timeline::Stack::Absent,
+            refused: None,
         }));
     }
 
