@@ -264,8 +264,9 @@ fn functions_lines_and_inlining_are_those_of_addr2line() {
     if !has("gcc") || !has("addr2line") {
         return;
     }
-    for options in [["-O2", "-g"], ["-O1", "-gdwarf-4"], ["-O2", "-gz"]] {
-        let built = Built::with("gcc", C, &options);
+    let packed: &[&str] = &["-O2", "-g", "-gz"];
+    for options in [&["-O2", "-g"], &["-O1", "-gdwarf-4"], packed] {
+        let built = Built::with("gcc", C, options);
         let traced = Traced::of(&built.program);
         let functions = nm(built.path());
         let addresses = span(&functions, &["local", "global", "main"]);

@@ -4,6 +4,7 @@
 //! events, live and from a recorded trace.
 
 mod event;
+mod frame_text;
 mod info;
 mod observation;
 mod stack;
@@ -12,6 +13,7 @@ mod tests;
 mod tracker;
 
 pub use event::*;
+pub use frame_text::FrameText;
 pub use info::{Bound, Cgroup, Environment, Limit, Limits, TraceInfo};
 pub use observation::*;
 pub use stack::*;

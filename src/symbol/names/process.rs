@@ -63,6 +63,30 @@ fn view(folder: &str) -> Option<View> {
     Some((mounts, root.dev(), root.ino()))
 }
 
+/// What is known of a process from when it was seen first: it may be gone when it is needed.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    /// Its root directory; `None` if that could not be opened.
+    root: Option<PathBuf>,
+    /// Its number in its own namespace.
+    number: i32,
+    /// Its user; `None` if nobody knows.
+    owner: Option<u32>,
+}
+
+impl Home {
+    /// That of a process, by one of its tasks; `pid` is its number for us.
+    pub fn of(tid: Tid, pid: Tid, roots: &mut Roots) -> Home {
+        Home {
+            root: roots.of(tid),
+            number: own_number(tid).unwrap_or(pid.0),
+            owner: fs::metadata(format!("/proc/{tid}"))
+                .ok()
+                .map(|meta| meta.uid()),
+        }
+    }
+}
+
 /// A file of code that a task has mapped, and the root through which it was found.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -71,11 +95,13 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens the file of `module`, which `tid` has mapped at `range`, or copies what is no file.
+    /// Opens the file of `module`, which `tid`, whose home is `home`, has mapped at `range`; or
+    /// copies what is no file.
     pub fn of(
         module: &Module,
         tid: Tid,
         range: Option<AddrRange>,
+        home: Option<&Home>,
         roots: &mut Roots,
     ) -> Option<Opened> {
         if &*module.path == "[vdso]" {
@@ -89,7 +115,8 @@ impl Opened {
         }
         // Not the device: on btrfs and overlayfs stat(2) and maps name different ones.
         let mapped = |found: &(File, Metadata)| found.1.ino() == module.file.inode;
-        if let Some(root) = roots.of(tid) {
+        let root = roots.of(tid).or_else(|| home?.root.clone());
+        if let Some(root) = root {
             let in_root = || files::open(&files::beneath(&root, path));
             let exe = || files::open(Path::new(&format!("/proc/{tid}/exe")));
             let mapping = || {
@@ -156,14 +183,12 @@ pub(super) struct PerfMapFile {
 }
 
 impl PerfMapFile {
-    /// The file of the process of `tid`; `pid` is its number for us.
-    pub fn of(tid: Tid, pid: Tid, roots: &mut Roots) -> PerfMapFile {
-        let owner = fs::metadata(format!("/proc/{tid}")).ok();
-        let root = roots.of(tid).unwrap_or_default();
-        let inner = own_number(tid).unwrap_or(pid.0);
+    /// The file of a process.
+    pub fn of(home: &Home) -> PerfMapFile {
+        let root = home.root.clone().unwrap_or_default();
         PerfMapFile {
-            path: files::beneath(&root, &format!("/tmp/perf-{inner}.map")),
-            owner: owner.map(|meta| meta.uid()),
+            path: files::beneath(&root, &format!("/tmp/perf-{}.map", home.number)),
+            owner: home.owner,
             read: 0,
         }
     }
