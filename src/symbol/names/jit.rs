@@ -7,7 +7,7 @@ use crate::timeline::{Frame, FrameName};
 use crate::units::{Addr, SpaceId};
 
 use super::perf_map::PerfMap;
-use super::process::{Home, PerfMapFile};
+use super::process::PerfMapFile;
 
 /// Most spaces whose files are followed.
 const MOST_SPACES: usize = 1024;
@@ -38,10 +38,10 @@ struct Space {
 impl Compiled {
     /// Follows the file of a process, before frames of it are named. A fork has the code of its
     /// parent.
-    pub fn follow(&mut self, space: SpaceId, home: &Home, parent: Option<SpaceId>) {
+    pub fn follow(&mut self, space: SpaceId, file: PerfMapFile, parent: Option<SpaceId>) {
         if self.spaces.len() < MOST_SPACES {
             self.spaces.entry(space).or_insert_with(|| Space {
-                file: PerfMapFile::of(home),
+                file,
                 map: PerfMap::default(),
                 left: MOST_BYTES,
                 parent,

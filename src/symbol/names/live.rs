@@ -20,7 +20,7 @@ use crate::units::{AddrRange, SpaceId, Tid};
 
 use super::Symbols;
 use super::jit::{Compiled, MOST_PARENTS};
-use super::process::{Home, Opened, Roots};
+use super::process::{Home, Opened, PerfMapFile, Roots};
 
 /// How long one name of the live timeline is waited for, and all of them together.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -321,11 +321,11 @@ impl Worker {
         for _ in 0..=MOST_PARENTS {
             let Some(of) = next.take() else { break };
             if let Some((home, parent)) = self.homes.get(&of) {
-                self.compiled.follow(of, home, *parent);
+                self.compiled.follow(of, PerfMapFile::of(home), *parent);
                 next = *parent;
             } else if of == space {
                 let home = Home::of(whose.tid, whose.pid, &mut self.roots);
-                self.compiled.follow(of, &home, None);
+                self.compiled.follow(of, PerfMapFile::of(&home), None);
             }
         }
         if let Some(name) = self.compiled.name(space, pc) {

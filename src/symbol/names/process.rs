@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,17 @@ const MOST_VDSO: u64 = 256 << 10;
 /// What tells one view of the file system from another: mount namespace and root directory.
 type View = (PathBuf, u64, u64);
 
-/// Root directories of processes, held open: a process may be gone when its files are read.
+/// Root directories of processes, held open: a process may be gone when its files are read. With
+/// the last process of a mount namespace all its mounts would go, so that is held too.
 #[derive(Debug, Default)]
 pub(super) struct Roots {
-    open: HashMap<View, File>,
+    open: HashMap<View, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    root: File,
+    _mounts: File,
 }
 
 impl Roots {
@@ -45,15 +53,17 @@ impl Roots {
                 .read(true)
                 .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
             let root = options.open(format!("{folder}/root")).ok()?;
+            let _mounts = File::open(format!("{folder}/ns/mnt")).ok()?;
             // The task may have ended and its number been given away in between.
             let same = view(&folder).is_some_and(|now| now == theirs);
             if !same {
                 return None;
             }
-            self.open.insert(theirs.clone(), root);
+            self.open.insert(theirs.clone(), Held { root, _mounts });
         }
-        let root = self.open.get(&theirs)?;
-        Some(PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())))
+        let held = self.open.get(&theirs)?;
+        let number = held.root.as_raw_fd();
+        Some(PathBuf::from(format!("/proc/self/fd/{number}")))
     }
 }
 
@@ -179,6 +189,8 @@ pub(super) struct PerfMapFile {
     path: PathBuf,
     /// Who may have written it, besides root.
     owner: Option<u32>,
+    /// When it was written last, in seconds since 1970, if that matters.
+    written: Option<RangeInclusive<i64>>,
     read: u64,
 }
 
@@ -189,6 +201,18 @@ impl PerfMapFile {
         PerfMapFile {
             path: files::beneath(&root, &format!("/tmp/perf-{}.map", home.number)),
             owner: home.owner,
+            written: None,
+            read: 0,
+        }
+    }
+
+    /// The file that a process which is gone left here, written last in `seconds` since 1970.
+    /// Others had its number before and after it.
+    pub fn left_by(pid: Tid, seconds: RangeInclusive<i64>) -> PerfMapFile {
+        PerfMapFile {
+            path: PathBuf::from(format!("/tmp/perf-{pid}.map")),
+            owner: None,
+            written: Some(seconds),
             read: 0,
         }
     }
@@ -207,7 +231,9 @@ impl PerfMapFile {
                 Some(owner) => meta.uid() == owner,
                 None => meta.uid() == nix::unistd::geteuid().as_raw(),
             };
-        if !trusted || meta.len() <= self.read {
+        let written = self.written.as_ref();
+        let in_time = written.is_none_or(|seconds| seconds.contains(&meta.mtime()));
+        if !trusted || !in_time || meta.len() <= self.read {
             return None;
         }
         let mut bytes = Vec::new();
