@@ -45,7 +45,7 @@ pub struct Whose {
 }
 
 /// Names of the frames of a program that is being traced. Clones share what they know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LiveNames(Rc<RefCell<Front>>);
 
 /// What is asked of the thread.
@@ -66,11 +66,11 @@ enum Ask {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Front {
     /// `None` if there is no thread, or it has hung.
     ask: Option<Sender<Ask>>,
-    ready: Receiver<NamesSeen>,
+    ready: Option<Receiver<NamesSeen>>,
     named: HashMap<Frame, Arc<[FrameName]>>,
     /// Names that were not there in time.
     late: HashMap<Frame, Receiver<Arc<[FrameName]>>>,
@@ -81,9 +81,9 @@ struct Front {
 }
 
 impl LiveNames {
-    /// Starts the thread. Before the calling thread is placed anywhere, and after signals were
-    /// blocked: the new one inherits both.
-    pub fn start() -> LiveNames {
+    /// Starts the thread; nothing is named before. Not before signals are blocked nor after the
+    /// calling thread was placed on a CPU: the new one inherits both.
+    pub fn start(&self) {
         let (ask, asked) = mpsc::channel();
         let (tell, ready) = mpsc::channel();
         let work = move || {
@@ -94,15 +94,9 @@ impl LiveNames {
         };
         // It ends with the channel; nobody waits for it, as a file may hang.
         let thread = thread::Builder::new().name("names".into()).spawn(work);
-        LiveNames(Rc::new(RefCell::new(Front {
-            ask: thread.is_ok().then_some(ask),
-            ready,
-            named: HashMap::new(),
-            late: HashMap::new(),
-            waited: Duration::ZERO,
-            modules: 0,
-            vdso: None,
-        })))
+        let front = &mut *self.0.borrow_mut();
+        front.ask = thread.is_ok().then_some(ask);
+        front.ready = Some(ready);
     }
 
     /// Takes what a stack of `whose` made known. `range` tells where a module of that name is
@@ -151,7 +145,7 @@ impl LiveNames {
 
     /// Names that the trace must hold, as far as they are known by now.
     pub fn take(&self) -> Option<NamesSeen> {
-        self.0.borrow_mut().ready.try_recv().ok()
+        self.0.borrow().ready.as_ref()?.try_recv().ok()
     }
 
     /// The names that the trace must hold: those that no file will tell of later, or `all`. With
