@@ -42,12 +42,7 @@ pub struct GoFrame<'a> {
 }
 
 impl<'a> Function<'a> {
-    pub(super) fn new(
-        table: PclnTab<'a>,
-        at: usize,
-        entry: u64,
-        end: u64,
-    ) -> Option<Function<'a>> {
+    pub(super) fn new(table: PclnTab<'a>, at: usize, entry: u64, end: u64) -> Option<Function<'a>> {
         let bytes = table.bytes.get(at..)?;
         let first = table.widths().1;
         // name, args, deferreturn, pcsp, pcfile, pcln, npcdata, then cuOffset and startLine in
@@ -167,7 +162,9 @@ impl<'a> Function<'a> {
             Format::Go120 => (16, 4, 8),
         };
         let skipped = u64::from(self.pcdata_count) + u64::from(INLINED_TREE);
-        let at = self.pcdata.checked_add(usize::try_from(4 * skipped).ok()?)?;
+        let at = self
+            .pcdata
+            .checked_add(usize::try_from(4 * skipped).ok()?)?;
         let tree = u32_at(self.table.bytes, at).filter(|&tree| tree != u32::MAX)?;
         let at = (tree as usize).checked_add(number.checked_mul(size)?)?;
         let entry = self.table.funcdata.get(at..)?.get(..size)?;

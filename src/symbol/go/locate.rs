@@ -145,7 +145,16 @@ impl<'d, R: ReadRef<'d>> File<'d, R> {
             for (number, word) in bytes.chunks_exact(8).enumerate() {
                 let begins = matches!(
                     word,
-                    [0xf0 | 0xf1 | 0xfa | 0xfb, 0xff, 0xff, 0xff, 0, 0, 1 | 2 | 4, 8]
+                    [
+                        0xf0 | 0xf1 | 0xfa | 0xfb,
+                        0xff,
+                        0xff,
+                        0xff,
+                        0,
+                        0,
+                        1 | 2 | 4,
+                        8
+                    ]
                 );
                 let at = 8 * number;
                 if begins && PclnTab::new(&bytes[at..], 0, &[]).is_some() {
@@ -245,7 +254,8 @@ impl<'d, R: ReadRef<'d>> File<'d, R> {
             places.extend(found.map(|(number, _)| segment.address.wrapping_add(8 * number as u64)));
         }
         places.into_iter().find(|&module| {
-            self.is_module_data(module, address, table).is_some_and(|is| is)
+            self.is_module_data(module, address, table)
+                .is_some_and(|is| is)
         })
     }
 
