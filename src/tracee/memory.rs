@@ -6,7 +6,7 @@ use nix::sys::ptrace;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
-use crate::timeline::{RawStack, Registers, Stack};
+use crate::timeline::{Copied, RawStack, Registers, Stack};
 use crate::units::{Addr, PAGE, Tid};
 
 use super::sys;
@@ -90,6 +90,9 @@ const NOT_TRANSPARENT: &[u64] = &[
     441, // epoll_pwait2
 ];
 
+/// The most that is copied of a stack.
+const MOST_STACK: usize = 32 << 10;
+
 /// Who calls: registers and a copy of the stack of a stopped task.
 pub(super) fn stack(tid: Tid) -> Stack {
     const USER32_CS: u64 = 0x23;
@@ -100,11 +103,21 @@ pub(super) fn stack(tid: Tid) -> Stack {
         pc: regs.rip,
         sp: regs.rsp,
         bp: regs.rbp,
+        bx: regs.rbx,
+        r12_to_r15: [regs.r12, regs.r13, regs.r14, regs.r15],
+    };
+    let start = Addr(regs.rsp);
+    let bytes = read(tid, start, MOST_STACK).unwrap_or_default();
+    let copy = Copied {
+        start,
+        cut: bytes.len() == MOST_STACK,
+        bytes,
     };
     Stack::Raw(Box::new(RawStack {
         registers,
         compat: regs.cs == USER32_CS,
-        copies: Vec::new(),
+        copies: vec![copy],
+        goroutine: None,
     }))
 }
 
