@@ -95,7 +95,8 @@ impl<'a> Function<'a> {
 
     /// Whether it is the outermost of its stack, by Go's own account.
     pub fn is_outermost(&self) -> bool {
-        self.flags & TOP_FRAME != 0 || OUTERMOST.contains(&self.name)
+        let name = self.name.strip_suffix(".abi0").unwrap_or(self.name);
+        self.flags & TOP_FRAME != 0 || OUTERMOST.contains(&name)
     }
 
     /// Whether it sets the stack pointer in ways that the table cannot tell.

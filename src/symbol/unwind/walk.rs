@@ -24,13 +24,9 @@ const SWITCHES: &[&str] = &[
     "runtime.mcall",
     "runtime.morestack",
     "runtime.asmcgocall",
-    "runtime.asmcgocall.abi0",
 ];
-/// What a goroutine that waits in one of them is said to be in: it never was.
-const SWITCHED: &[&str] = &[
-    "runtime.systemstack_switch",
-    "runtime.systemstack_switch.abi0",
-];
+/// What a goroutine that waits in one of them is said to be in: it never was, but has the same frame.
+const SWITCHED: &str = "runtime.systemstack_switch";
 /// Writes the stack pointer, but so that both stacks can be unwound through it: runtime/traceback.go.
 const CALLS_BACK: &str = "runtime.cgocallback";
 
@@ -297,6 +293,11 @@ impl<'a> Walk<'a> {
             GoStep::Delta(delta) => delta,
             GoStep::Unknown => return Err(StackEnd::Lost),
         };
+        self.up_go_frame(delta)
+    }
+
+    /// To the caller of a Go function whose return address is `delta` bytes from the stack pointer.
+    fn up_go_frame(&mut self, delta: u64) -> Result<Caller, StackEnd> {
         let sp = self.machine.register(RSP)?;
         let place = sp.checked_add(delta).ok_or(StackEnd::Lost)?;
         let pc = self.machine.memory(place)?;
@@ -317,37 +318,28 @@ impl<'a> Walk<'a> {
     /// Goes on where the runtime left the goroutine.
     fn on_goroutine(&mut self) -> Result<Caller, StackEnd> {
         let left = self.machine.to_goroutine().ok_or(StackEnd::Lost)?;
-        let caller = self.caller(left.pc.wrapping_add(1))?;
-        let Some(mapping) = self.mapping(left.pc) else {
-            return Err(StackEnd::Lost);
-        };
-        if !self.waits_in_switch(left.pc, mapping) {
-            return Ok(Caller {
-                pc: left.pc,
-                ..caller
-            });
+        match self.frame_of_switch(left.pc) {
+            Some(delta) => self.up_go_frame(delta),
+            None => self.caller(left.pc),
         }
-        let pc = self.machine.memory(left.sp)?;
-        let mut values = self.machine.values();
-        values[RSP] = Value::Known(left.sp.wrapping_add(8));
-        self.machine.set(values);
-        self.caller(pc)
     }
 
-    fn waits_in_switch(&mut self, pc: u64, mapping: usize) -> bool {
+    /// The size of the frame of what does nothing but wait, if `pc` is in it.
+    fn frame_of_switch(&mut self, pc: u64) -> Option<u64> {
+        let mapping = self.mapping(pc)?;
         let mapping = &self.mappings[mapping];
-        let offset = mapping.offset(pc);
-        let code = mapping
-            .module
-            .as_ref()
-            .and_then(|module| self.files.code(module, self.pid, mapping.vma.range));
-        code.and_then(|code| {
-            let address = code.address(offset)?;
-            let function = code.go()?.function(address)?;
-            Some(SWITCHED.contains(&function.name()))
-        })
-        .unwrap_or(false)
+        let (module, range) = (mapping.module.as_ref()?, mapping.vma.range);
+        let code = self.files.code(module, self.pid, range)?;
+        let address = code.address(mapping.offset(pc))?;
+        let function = code.go()?.function(address)?;
+        let waits = plain(function.name()) == SWITCHED;
+        waits.then(|| function.sp_delta(address))?
     }
+}
+
+/// The name of a function without what tells its calling convention.
+fn plain(name: &str) -> &str {
+    name.strip_suffix(".abi0").unwrap_or(name)
 }
 
 /// What Go's table tells of a frame.
@@ -362,7 +354,7 @@ enum GoStep {
 
 impl GoStep {
     fn new(function: &Function<'_>, address: u64) -> GoStep {
-        let name = function.name();
+        let name = plain(function.name());
         if function.is_outermost() {
             return GoStep::Outermost;
         }
