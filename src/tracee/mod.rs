@@ -20,6 +20,7 @@ mod offers;
 mod placement;
 mod procfs;
 mod slot;
+mod stack;
 mod state;
 mod supervisor;
 mod sys;
