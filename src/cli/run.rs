@@ -46,6 +46,7 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
         Stops::Syscall => "syscall: every system call stops".to_owned(),
     };
     let outputs = Outputs::open(trace, shown, &info)?;
+    let names = trace.stacks.then(LiveNames::default);
     if trace.verbose {
         say(&format!("calls are stopped by {}", info.stops));
     }
@@ -67,8 +68,10 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
             supervisor
         }
     };
-    let mut pipeline = Pipeline::new(info, outputs);
-    pipeline.names = trace.stacks.then(LiveNames::start);
+    if let Some(names) = &names {
+        names.start();
+    }
+    let mut pipeline = Pipeline::new(info, outputs, names);
     let outcome = supervisor.run(&mut |observations, idle| pipeline.take(observations, idle));
     // The tracees are gone or free: nothing below can hurt them.
     drop(supervisor);
@@ -254,7 +257,7 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn new(info: TraceInfo, outputs: Outputs) -> Pipeline {
+    fn new(info: TraceInfo, outputs: Outputs, names: Option<LiveNames>) -> Pipeline {
         Pipeline {
             summary: Summary::new(info.clone()),
             timeline: Timeline::new(info),
@@ -262,7 +265,7 @@ impl Pipeline {
             events: Vec::new(),
             unwinder: Unwinder::default(),
             told: Vec::new(),
-            names: None,
+            names,
             flushed: Instant::now(),
             last: Timestamp::default(),
             failed: false,
@@ -374,7 +377,7 @@ impl Pipeline {
     }
 
     /// Names that must be in the trace because nothing will tell them later.
-    fn keep_names(&mut self, embed: bool) {
+    fn keep_names(&mut self, silent: bool, embed: bool) {
         if self.outputs.file.is_none() {
             return;
         }
@@ -388,11 +391,13 @@ impl Pipeline {
         if !last.names.is_empty() {
             self.hold(last);
         }
-        notes.iter().for_each(|note| say(note));
+        if !silent {
+            notes.iter().for_each(|note| say(note));
+        }
     }
 
     fn finish(mut self, silent: bool, embed: bool) -> bool {
-        self.keep_names(embed);
+        self.keep_names(silent, embed);
         let mut after_live = false;
         if let Some(mut live) = self.outputs.live.take() {
             after_live = live.finish(&self.timeline).is_ok() && self.outputs.live_on_stderr;

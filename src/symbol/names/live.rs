@@ -13,12 +13,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::timeline::{Frame, FrameName, ModuleId, Namer, NamesSeen, Observed, RawStack, Stacks};
+use crate::timeline::{
+    Began, Frame, FrameName, ModuleId, Namer, NamesSeen, Observed, RawStack, Stacks,
+};
 use crate::units::{AddrRange, SpaceId, Tid};
 
 use super::Symbols;
-use super::jit::Compiled;
-use super::process::{Opened, Roots};
+use super::jit::{Compiled, MOST_PARENTS};
+use super::process::{Home, Opened, PerfMapFile, Roots};
 
 /// How long one name of the live timeline is waited for, and all of them together.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -28,6 +30,8 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 const EMBED_PATIENCE: Duration = Duration::from_secs(60);
 /// Most files that are kept open.
 const MOST_OPEN: usize = 256;
+/// Most processes of which it is known where they are at home.
+const MOST_HOMES: usize = 1 << 16;
 
 /// Whose stack it is.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +45,7 @@ pub struct Whose {
 }
 
 /// Names of the frames of a program that is being traced. Clones share what they know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LiveNames(Rc<RefCell<Front>>);
 
 /// What is asked of the thread.
@@ -51,7 +55,9 @@ enum Ask {
     Open(ModuleId, Whose, Option<AddrRange>),
     /// A module that is several files under one name.
     Forget(ModuleId),
-    Bare(Frame, Whose, Option<SpaceId>),
+    /// A process, the first time, and the space that it is a copy of.
+    Began(SpaceId, Tid, Option<SpaceId>),
+    Bare(Frame, Whose),
     Ended(SpaceId),
     Name(Frame, Sender<Arc<[FrameName]>>),
     Finish {
@@ -60,27 +66,24 @@ enum Ask {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Front {
     /// `None` if there is no thread, or it has hung.
     ask: Option<Sender<Ask>>,
-    ready: Receiver<NamesSeen>,
+    ready: Option<Receiver<NamesSeen>>,
     named: HashMap<Frame, Arc<[FrameName]>>,
     /// Names that were not there in time.
     late: HashMap<Frame, Receiver<Arc<[FrameName]>>>,
     waited: Duration,
     modules: u32,
-    /// Spaces with frames that are in no file.
-    bare: HashSet<SpaceId>,
-    parents: HashMap<SpaceId, SpaceId>,
     /// `[vdso]`, and whether it was a 32-bit process's.
     vdso: Option<(ModuleId, bool)>,
 }
 
 impl LiveNames {
-    /// Starts the thread. Before the calling thread is placed anywhere, and after signals were
-    /// blocked: the new one inherits both.
-    pub fn start() -> LiveNames {
+    /// Starts the thread; nothing is named before. Not before signals are blocked nor after the
+    /// calling thread was placed on a CPU: the new one inherits both.
+    pub fn start(&self) {
         let (ask, asked) = mpsc::channel();
         let (tell, ready) = mpsc::channel();
         let work = move || {
@@ -91,17 +94,9 @@ impl LiveNames {
         };
         // It ends with the channel; nobody waits for it, as a file may hang.
         let thread = thread::Builder::new().name("names".into()).spawn(work);
-        LiveNames(Rc::new(RefCell::new(Front {
-            ask: thread.is_ok().then_some(ask),
-            ready,
-            named: HashMap::new(),
-            late: HashMap::new(),
-            waited: Duration::ZERO,
-            modules: 0,
-            bare: HashSet::new(),
-            parents: HashMap::new(),
-            vdso: None,
-        })))
+        let front = &mut *self.0.borrow_mut();
+        front.ask = thread.is_ok().then_some(ask);
+        front.ready = Some(ready);
     }
 
     /// Takes what a stack of `whose` made known. `range` tells where a module of that name is
@@ -137,26 +132,20 @@ impl LiveNames {
         match what {
             Observed::File(_) => front.send(Ask::Tell(what.clone())),
             Observed::SpaceBegan(began) => {
-                if let crate::timeline::Began::Fork {
-                    parent: Some(parent),
-                } = began.began
-                {
-                    front.parents.insert(began.space, parent);
-                }
+                let parent = match began.began {
+                    Began::Fork { parent } => parent,
+                    Began::Exec | Began::Attach => None,
+                };
+                front.send(Ask::Began(began.space, began.pid, parent));
             }
-            Observed::SpaceEnded { space, .. } => {
-                front.parents.remove(space);
-                if front.bare.remove(space) {
-                    front.send(Ask::Ended(*space));
-                }
-            }
+            Observed::SpaceEnded { space, .. } => front.send(Ask::Ended(*space)),
             _ => {}
         }
     }
 
     /// Names that the trace must hold, as far as they are known by now.
     pub fn take(&self) -> Option<NamesSeen> {
-        self.0.borrow_mut().ready.try_recv().ok()
+        self.0.borrow().ready.as_ref()?.try_recv().ok()
     }
 
     /// The names that the trace must hold: those that no file will tell of later, or `all`. With
@@ -191,11 +180,7 @@ impl Front {
     fn stack(&mut self, frames: &[Frame], whose: Whose, compat: bool) {
         for &frame in frames {
             match frame {
-                Frame::Bare { space, .. } => {
-                    self.bare.insert(space);
-                    let parent = self.parents.get(&space).copied();
-                    self.send(Ask::Bare(frame, whose, parent));
-                }
+                Frame::Bare { .. } => self.send(Ask::Bare(frame, whose)),
                 Frame::Module { module, .. } => {
                     if self
                         .vdso
@@ -252,6 +237,8 @@ struct Worker {
     symbols: Symbols,
     compiled: Compiled,
     roots: Roots,
+    /// Where processes are at home, and what they are forks of.
+    homes: HashMap<SpaceId, (Home, Option<SpaceId>)>,
     opened: usize,
     /// Modules whose files nobody can be sure to find again.
     passing: HashSet<ModuleId>,
@@ -264,6 +251,7 @@ impl Worker {
             symbols: Symbols::default(),
             compiled: Compiled::default(),
             roots: Roots::default(),
+            homes: HashMap::new(),
             opened: 0,
             passing: HashSet::new(),
             tell,
@@ -275,7 +263,13 @@ impl Worker {
             Ask::Tell(what) => self.symbols.tell(what),
             Ask::Open(id, whose, range) => self.open(id, whose, range),
             Ask::Forget(id) => self.symbols.forget(id),
-            Ask::Bare(frame, whose, parent) => self.bare(frame, whose, parent),
+            Ask::Began(space, pid, parent) => {
+                let home = Home::of(pid, pid, &mut self.roots);
+                if self.homes.len() < MOST_HOMES {
+                    self.homes.insert(space, (home, parent));
+                }
+            }
+            Ask::Bare(frame, whose) => self.bare(frame, whose),
             Ask::Ended(space) => {
                 let names = self.compiled.end(space);
                 self.hold(names);
@@ -301,7 +295,9 @@ impl Worker {
         if MOST_OPEN <= self.opened {
             return;
         }
-        let Some(opened) = Opened::of(&module, whose.tid, range, &mut self.roots) else {
+        let home = self.homes.get(&whose.space).map(|(home, _)| home);
+        let roots = &mut self.roots;
+        let Some(opened) = Opened::of(&module, whose.tid, range, home, roots) else {
             return;
         };
         self.opened += 1;
@@ -311,15 +307,22 @@ impl Worker {
         self.symbols.supply(id, opened);
     }
 
-    fn bare(&mut self, frame: Frame, whose: Whose, parent: Option<SpaceId>) {
+    fn bare(&mut self, frame: Frame, whose: Whose) {
         let Frame::Bare { space, pc } = frame else {
             return;
         };
-        let Whose { tid, pid, .. } = whose;
-        let name = self
-            .compiled
-            .name((space, pc), (tid, pid), parent, &mut self.roots);
-        if let Some(name) = name {
+        let mut next = Some(space);
+        for _ in 0..=MOST_PARENTS {
+            let Some(of) = next.take() else { break };
+            if let Some((home, parent)) = self.homes.get(&of) {
+                self.compiled.follow(of, PerfMapFile::of(home), *parent);
+                next = *parent;
+            } else if of == space {
+                let home = Home::of(whose.tid, whose.pid, &mut self.roots);
+                self.compiled.follow(of, PerfMapFile::of(&home), None);
+            }
+        }
+        if let Some(name) = self.compiled.name(space, pc) {
             self.hold(vec![(frame, [name].into())]);
         }
     }

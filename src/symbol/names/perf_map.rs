@@ -11,6 +11,8 @@ const MOST_FUNCTIONS: usize = 1 << 20;
 const MOST_TEXT: usize = 128 << 20;
 /// A longer name is cut.
 const MOST_NAME: usize = 4096;
+/// Of a line, more is not looked at.
+const MOST_LINE: usize = 2 * MOST_NAME;
 
 /// Functions by address. Memory is used again: a later line replaces what it overlaps of earlier ones.
 #[derive(Clone, Debug, Default)]
@@ -43,10 +45,8 @@ impl PerfMap {
                 self.line(&whole);
             }
         }
-        // What is longer than any line is none; its end will not parse.
-        if self.begun.len() + last.len() <= 2 * MOST_NAME {
-            self.begun.extend_from_slice(last);
-        }
+        let room = MOST_LINE.saturating_sub(self.begun.len());
+        self.begun.extend_from_slice(&last[..last.len().min(room)]);
     }
 
     /// Takes what stands behind the last end of a line: nothing more will come.
@@ -107,6 +107,7 @@ impl PerfMap {
 
 /// Start, end and name.
 fn parse(line: &[u8]) -> Option<(u64, u64, String)> {
+    let line = &line[..line.len().min(MOST_LINE)];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.splitn(3, |&byte| byte == b' ' || byte == b'\t');
     let mut number = || {
@@ -210,7 +211,7 @@ mod tests {
         for _ in 0..1000 {
             map.add(&[b'1'; 4096]);
         }
-        assert!(map.begun.len() <= 2 * MOST_NAME);
+        assert!(map.begun.len() <= MOST_LINE);
         map.end();
         assert!(map.is_empty());
     }
