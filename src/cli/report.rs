@@ -11,7 +11,6 @@ use crate::report::reading::{
     self, Around, At, Followed, LivesSink, Moment, OverTime, ProfileSink, Stop, Table, follow,
 };
 use crate::report::{Report as Facts, json, replay};
-use crate::symbol::names::Symbols;
 use crate::term::{
     Style, write_around, write_at, write_chart, write_lives, write_owners, write_several,
     write_stacks, write_summary, write_table, write_tree,
@@ -19,6 +18,7 @@ use crate::term::{
 use crate::timeline::Sink;
 
 use super::args::{Question, Report};
+use super::names::TraceNames;
 use super::open::open;
 use super::{Failure, one_line, style_for};
 
@@ -99,7 +99,7 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
         Question::Reservations => {
             let mut lives = LivesSink::new(filter());
             tell(trace, stop, &mut lives)?;
-            let lives = lives.into_lives(&mut Symbols::default());
+            let lives = lives.into_lives(&mut TraceNames::of(trace));
             Ok(Answer::Lives(Box::new(lives)))
         }
         Question::Owners | Question::Stacks | Question::Tree(..) => by_stack(args, trace),
@@ -124,7 +124,7 @@ fn by_stack(args: &Report, trace: &Path) -> Result<Answer, Failure> {
         );
         return Err(Failure::new(2, error));
     }
-    let mut namer = Symbols::default();
+    let mut namer = TraceNames::of(trace);
     Ok(match args.question {
         Question::Owners => Answer::Owners(Box::new(profile.by_owner(&mut namer))),
         Question::Tree(direction, weight) => {

@@ -14,6 +14,7 @@ mod places;
 pub mod reading;
 mod replay;
 mod space;
+mod stack;
 mod summary;
 
 #[cfg(test)]
@@ -23,4 +24,5 @@ pub use facts::*;
 pub use failures::{Refusals, RefusedCalls, failure_object};
 pub use places::{Place, PlaceBytes};
 pub use replay::{replay, replay_into};
+pub use stack::{Code, Step, Steps};
 pub use summary::Summary;
