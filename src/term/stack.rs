@@ -12,8 +12,8 @@ use super::{Line, Style, escaped};
 pub struct StackView {
     names: Box<dyn Namer>,
     depth: usize,
-    /// The one that was shown last.
-    last: Option<StackId>,
+    /// Those that were shown last.
+    last: Vec<String>,
 }
 
 impl StackView {
@@ -22,7 +22,7 @@ impl StackView {
         StackView {
             names,
             depth,
-            last: None,
+            last: Vec::new(),
         }
     }
 
@@ -38,9 +38,6 @@ impl StackView {
 
     /// The lines about a stack: its steps, innermost first, and what is missing.
     pub(super) fn lines(&mut self, id: StackId, timeline: &Timeline, style: &Style) -> Vec<String> {
-        if self.last.replace(id) == Some(id) {
-            return vec!["same stack".to_owned()];
-        }
         let Steps { steps, end } = self.steps(id, timeline);
         let shown = steps.iter().take(self.depth);
         let mut lines: Vec<String> = shown.map(|step| line(step, style)).collect();
@@ -48,6 +45,10 @@ impl StackView {
             0 => lines.extend(missing(end).map(str::to_owned)),
             more => lines.push(format!("{} {more} more", style.ellipsis())),
         }
+        if 1 < lines.len() && lines == self.last {
+            return vec!["same stack".to_owned()];
+        }
+        self.last.clone_from(&lines);
         lines
     }
 }

@@ -4,17 +4,18 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
-use crate::timeline::{Observation, Observed, Sink, Timeline};
+use crate::timeline::{HeldNames, Observation, Observed, Sink, Timeline};
 use crate::trace_file::jsonl::JsonlReader;
 use crate::trace_file::tests::{any, info};
 use crate::trace_file::{Damage, DamageReason, OpenError, Source};
 use crate::units::Timestamp;
 
-use super::JsonLines;
+use super::{JsonLines, StackLines};
 
 fn write(observations: &[Observation]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut sink = JsonLines::new(&mut out, &info());
+    let stacks = StackLines::new(Box::new(HeldNames));
+    let mut sink = JsonLines::new(&mut out, &info()).with_stacks(stacks);
     let mut timeline = Timeline::new(info());
     let mut events = Vec::new();
     for observation in observations {
