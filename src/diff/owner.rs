@@ -95,3 +95,37 @@ impl fmt::Display for Owner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timeline::{HeldNames, Timeline, stacks_for_tests};
+
+    #[test]
+    fn wrappers_own_nothing_and_code_without_a_name_is_where_it_is() {
+        let mut timeline = Timeline::default();
+        stacks_for_tests::tell(&mut timeline);
+        let owner = |id| Owner::of(StackId(id), &timeline.stacks, &mut HeldNames);
+        assert_eq!(owner(1), Some(Owner::Function("reserve".into())));
+        let code = owner(2).expect("it is in a file");
+        assert_eq!(code.to_string(), "libc.so.6+0x77");
+        assert_eq!(owner(3), None);
+    }
+
+    #[test]
+    fn code_is_the_same_only_in_the_same_file() {
+        let code = |module: &str, offset, build_id: Option<u8>| Owner::Code {
+            module: module.into(),
+            offset,
+            build_id: build_id.map(|byte| [byte].into()),
+        };
+        let function = |name: &str| Owner::Function(name.into());
+        let first = code("libfoo.so.1", 0x10, Some(1));
+        assert_eq!(first.is(&code("libfoo.so.2", 0x10, Some(1))), Some(true));
+        assert_eq!(first.is(&code("libfoo.so.1", 0x20, Some(1))), Some(false));
+        assert_eq!(first.is(&code("libfoo.so.1", 0x10, Some(2))), None);
+        assert_eq!(first.is(&code("libfoo.so.1", 0x10, None)), None);
+        assert_eq!(first.is(&function("f")), None);
+        assert_eq!(function("f").is(&function("g")), Some(false));
+    }
+}

@@ -14,7 +14,7 @@ use crate::units::StackId;
 pub struct StackLines {
     names: Box<dyn Namer>,
     /// What was observed of stacks so far.
-    told: Timeline,
+    pub(super) told: Timeline,
     /// Stacks that have had their line, where nothing is told of observations.
     shown: HashSet<StackId>,
 }
@@ -52,8 +52,12 @@ impl StackLines {
         let EventKind::Call(call) = &event.kind else {
             return None;
         };
+        self.owner_of(call.stack?, stacks)
+    }
+
+    pub(super) fn owner_of(&mut self, stack: StackId, stacks: &Stacks) -> Option<Value> {
         let mut labels = Labels::new(stacks, &mut *self.names);
-        let labels = labels.source(&Source::Stack(call.stack?));
+        let labels = labels.source(&Source::Stack(stack));
         owner(&labels).map(|owner| owner.text.as_ref().into())
     }
 
