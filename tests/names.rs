@@ -1,6 +1,8 @@
 //! Names of frames, from real binaries, held against `nm` and `addr2line`.
 
 mod support;
+#[allow(dead_code, reason = "a part of it is used")]
+mod support_real;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use memtrace::mm::FileId;
-use memtrace::symbol::names::Symbols;
+use memtrace::symbol::names::{Symbols, names_in};
 use memtrace::timeline::{
     FileSeen, Frame, FrameName, Module, ModuleId, Namer, Observation, Observed, Stacks, TraceInfo,
 };
@@ -20,6 +22,8 @@ use memtrace::trace_file::{TraceReader, TraceWriter};
 use memtrace::units::{SpaceId, Timestamp};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use support::skipped;
+use support_real::need;
+use support_real::programs::go_server;
 
 // ── programs ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -264,8 +268,9 @@ fn functions_lines_and_inlining_are_those_of_addr2line() {
     if !has("gcc") || !has("addr2line") {
         return;
     }
-    for options in [["-O2", "-g"], ["-O1", "-gdwarf-4"], ["-O2", "-gz"]] {
-        let built = Built::with("gcc", C, &options);
+    let packed: &[&str] = &["-O2", "-g", "-gz"];
+    for options in [&["-O2", "-g"], &["-O1", "-gdwarf-4"], packed] {
+        let built = Built::with("gcc", C, options);
         let traced = Traced::of(&built.program);
         let functions = nm(built.path());
         let addresses = span(&functions, &["local", "global", "main"]);
@@ -525,4 +530,93 @@ fn rust_names_are_readable() {
     let functions = traced.functions(*start + 4);
     let last = functions.last().map(String::as_str);
     assert_eq!(last, Some("names::rust_names_are_readable"));
+}
+
+#[test]
+fn go_names_come_from_its_own_table_stripped_or_not() {
+    for version in ["1.21.13", "1.25.5"] {
+        let server = need!(go_server(version));
+        let symbols = nm(server.to_str().expect("UTF-8"));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let stripped = folder.path().join("server");
+        fs::copy(&server, &stripped).expect("it can be copied");
+        done("strip", ["--strip-all", stripped.to_str().expect("UTF-8")]);
+        let functions: Vec<(String, u64)> = symbols
+            .into_iter()
+            .filter(|(name, (_, size))| {
+                let ours = name.starts_with("runtime.") || name.starts_with("main.");
+                // What the linker made beside functions has a dot and no table.
+                ours && 16 < *size && !name.contains("..")
+            })
+            .map(|(name, (start, _))| (name.trim_end_matches(".abi0").to_owned(), start))
+            .collect();
+        for file in [&server, &stripped] {
+            let traced = Traced::of(file);
+            let in_code = |start: u64| {
+                let within = |&(at, size, _): &(u64, u64, u64)| (at..at + size).contains(&start);
+                traced.code.first().is_some_and(within)
+            };
+            let functions: Vec<&(String, u64)> = functions
+                .iter()
+                .filter(|(_, start)| in_code(*start))
+                .collect();
+            let addresses: Vec<u64> = functions.iter().map(|(_, start)| start + 1).collect();
+            let found = traced.names(&addresses);
+            let mut named = 0;
+            for ((name, _), found) in functions.iter().zip(&found) {
+                if let Some(last) = found.last() {
+                    assert_eq!(&*last.function, name, "Go {version}");
+                    assert!(last.line != 0, "{name} has no line in Go {version}");
+                    named += 1;
+                }
+            }
+            assert!(1000 < named, "{named} of {}", found.len());
+            assert_eq!(named, found.len(), "Go {version}");
+        }
+    }
+}
+
+// ── anything ────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_file_that_was_damaged_anywhere_is_read_without_panic() {
+    if !has("gcc") {
+        return;
+    }
+    let mut seed = 0x5eed_u64;
+    let mut random = move |below: usize| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below.max(1)
+    };
+    for options in [&["-O2", "-g"][..], &["-O2", "-g", "-gz"]] {
+        let built = Built::with("gcc", C, options);
+        let whole = fs::read(&built.program).expect("it can be read");
+        let offsets: Vec<u64> = (0x1000..0x1200).step_by(16).collect();
+        let intact = names_in(whole.clone(), &offsets);
+        assert!(intact.iter().any(|names| 1 < names.len()), "{intact:?}");
+        // Headers of sections are at the end.
+        let headers = whole.len() - 0x1000..whole.len();
+        for round in 0..400 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random(8) {
+                let at = match round % 3 {
+                    0 => random(0x200),
+                    1 => headers.start + random(headers.len()),
+                    _ => random(bytes.len()),
+                };
+                bytes[at] = match random(4) {
+                    0 => 0xff,
+                    1 => 0,
+                    2 => bytes[at] ^ (1 << random(8)),
+                    _ => random(256) as u8,
+                };
+            }
+            if round % 10 == 0 {
+                bytes.truncate(random(whole.len()));
+            }
+            names_in(bytes, &offsets);
+        }
+    }
 }

@@ -414,7 +414,7 @@ impl Pipeline {
     }
 
     /// Names that must be in the trace because nothing will tell them later.
-    fn keep_names(&mut self, embed: bool) {
+    fn keep_names(&mut self, silent: bool, embed: bool) {
         if self.outputs.file.is_none() {
             return;
         }
@@ -428,11 +428,13 @@ impl Pipeline {
         if !last.names.is_empty() {
             self.hold(last);
         }
-        notes.iter().for_each(|note| say(note));
+        if !silent {
+            notes.iter().for_each(|note| say(note));
+        }
     }
 
     fn finish(mut self, silent: bool, embed: bool) -> bool {
-        self.keep_names(embed);
+        self.keep_names(silent, embed);
         let mut after_live = false;
         if let Some(mut live) = self.outputs.live.take() {
             after_live = live.finish(&self.timeline).is_ok() && self.outputs.live_on_stderr;

@@ -22,16 +22,21 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::Metadata;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::timeline::{Frame, FrameName, Module, ModuleId, Namer, Observed, Stacks, Timeline};
+use crate::timeline::{
+    Began, Frame, FrameName, Module, ModuleId, Namer, Observed, Stacks, Timeline,
+};
 use crate::trace_file::Source;
+use crate::units::{Addr, SpaceId, Tid, Timestamp};
 
 use elf::{Data, Elf};
 use image::{Image, Named};
-use process::Opened;
+use jit::Compiled;
+use process::{Opened, PerfMapFile};
 
 pub use live::{LiveNames, Whose};
 pub use perf_map::PerfMap;
@@ -40,7 +45,6 @@ pub use perf_map::PerfMap;
 const MOST_MODULES: usize = 4096;
 
 /// Names from the files of code themselves.
-#[derive(Default)]
 pub struct Symbols {
     /// All that a trace tells of its stacks, also what it tells only at its end.
     told: Timeline,
@@ -49,11 +53,42 @@ pub struct Symbols {
     began: Option<i64>,
     /// Files of code that were opened while their processes lived.
     supplied: HashMap<ModuleId, Opened>,
+    /// Of a recorded trace.
+    lives: HashMap<SpaceId, Life>,
+    compiled: Compiled,
     modules: HashMap<ModuleId, Option<Box<Image>>>,
     named: HashMap<Frame, Arc<[FrameName]>>,
     texts: HashSet<Arc<str>>,
+    /// Bytes of DWARF that may still be read.
+    dwarf_left: u64,
     notes: Vec<String>,
     said: HashSet<ModuleId>,
+}
+
+/// When a space was there, and of which process.
+#[derive(Clone, Debug)]
+struct Life {
+    pid: Tid,
+    parent: Option<SpaceId>,
+    time: RangeInclusive<Timestamp>,
+}
+
+impl Default for Symbols {
+    fn default() -> Symbols {
+        Symbols {
+            told: Timeline::default(),
+            began: None,
+            supplied: HashMap::new(),
+            lives: HashMap::new(),
+            compiled: Compiled::default(),
+            modules: HashMap::new(),
+            named: HashMap::new(),
+            texts: HashSet::new(),
+            dwarf_left: lines::MOST_DWARF_OF_ALL,
+            notes: Vec::new(),
+            said: HashSet::new(),
+        }
+    }
 }
 
 impl fmt::Debug for Symbols {
@@ -74,10 +109,52 @@ impl Symbols {
             began: started.ok().map(jiff::Timestamp::as_second),
             ..Symbols::default()
         };
+        let mut last = Timestamp(0);
         while let Some(observation) = source.next()? {
-            symbols.tell(observation.what);
+            last = last.max(observation.time);
+            match &observation.what {
+                Observed::SpaceBegan(began) => {
+                    let parent = match began.began {
+                        Began::Fork { parent } => parent,
+                        Began::Exec | Began::Attach => None,
+                    };
+                    let life = Life {
+                        pid: began.pid,
+                        parent,
+                        time: observation.time..=Timestamp(u64::MAX),
+                    };
+                    symbols.lives.insert(began.space, life);
+                }
+                Observed::SpaceEnded { space, .. } => {
+                    if let Some(life) = symbols.lives.get_mut(space) {
+                        life.time = *life.time.start()..=observation.time;
+                    }
+                }
+                _ => symbols.tell(observation.what),
+            }
+        }
+        for life in symbols.lives.values_mut() {
+            life.time = *life.time.start()..=last.min(*life.time.end());
         }
         Ok(symbols)
+    }
+
+    /// By the file that a just-in-time compiler left on this machine.
+    fn compiled(&mut self, space: SpaceId, pc: Addr) -> Option<FrameName> {
+        let second = |time: Timestamp| self.began?.checked_add_unsigned(time.0 / 1_000_000_000);
+        let mut next = Some(space);
+        for _ in 0..=jit::MOST_PARENTS {
+            let Some(life) = next.and_then(|space| self.lives.get(&space)) else {
+                break;
+            };
+            // `began` is rounded to seconds, and times of files lag behind.
+            let from = second(*life.time.start())?.saturating_sub(1);
+            let to = second(*life.time.end())?.saturating_add(1);
+            let file = PerfMapFile::left_by(life.pid, from..=to);
+            self.compiled.follow(next?, file, life.parent);
+            next = life.parent;
+        }
+        self.compiled.name(space, pc)
     }
 
     /// Takes what an observation tells of stacks, and forgets the rest of it.
@@ -87,7 +164,7 @@ impl Symbols {
             Observed::File(_) | Observed::Module(_) | Observed::Stack(_) | Observed::Names(_)
         );
         if of_stacks {
-            let time = crate::units::Timestamp(0);
+            let time = Timestamp(0);
             let observation = crate::timeline::Observation { time, what };
             self.told.observe(observation, &mut Vec::new());
         }
@@ -126,7 +203,7 @@ impl Symbols {
         let Some(Some(image)) = self.modules.get(&module) else {
             return [].into();
         };
-        let names = image.names(offset);
+        let names = image.names(offset, &mut self.dwarf_left);
         if let Some(size) = image.left_out()
             && self.said.insert(module)
         {
@@ -154,7 +231,7 @@ impl Symbols {
         if let Some(Opened { data, root }) = self.supplied.remove(&id) {
             let elf = Elf::read(data)?;
             let same = build_id.is_none_or(|id| id == elf.build_id);
-            return same.then(|| Image::new(elf, path, &[&root, ours], true));
+            return same.then(|| Image::new(elf, path, &[&root, ours]));
         }
         if !path.starts_with('/') {
             return None;
@@ -180,7 +257,7 @@ impl Symbols {
                 false => format!("{path} is not here: it names nothing"),
             });
         }
-        Some(Image::new(elf?, path, &[ours], true))
+        Some(Image::new(elf?, path, &[ours]))
     }
 
     /// Whether a file that cannot be told by its build-id is the very one that was mapped.
@@ -195,6 +272,21 @@ impl Symbols {
                 .began
                 .is_some_and(|began| files::unchanged_since(meta, began))
     }
+}
+
+/// What an ELF file says by itself of frames at some offsets in it: nothing else is opened.
+pub fn names_in(file: Vec<u8>, offsets: &[u64]) -> Vec<Arc<[FrameName]>> {
+    let elf = Elf::read(Data::Memory(file.into()));
+    let image = elf.map(|elf| Image::new(elf, "", &[]));
+    let mut texts = HashSet::new();
+    let mut left = lines::MOST_DWARF_OF_ALL;
+    let mut names = |offset: &u64| {
+        let named = image
+            .iter()
+            .flat_map(|image| image.names(*offset, &mut left));
+        named.map(|name| frame_name(name, &mut texts)).collect()
+    };
+    offsets.iter().map(&mut names).collect()
 }
 
 /// Whether the file of a module can be found and told from others later, on this machine.
@@ -234,7 +326,7 @@ impl Namer for Symbols {
         }
         let names = match frame {
             Frame::Module { module, offset } => self.by_file(module, offset, stacks),
-            Frame::Bare { .. } => [].into(),
+            Frame::Bare { space, pc } => self.compiled(space, pc).into_iter().collect(),
         };
         self.named.insert(frame, Arc::clone(&names));
         names

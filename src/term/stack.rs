@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Code, Step, Steps};
-use crate::timeline::{Namer, StackEnd, Timeline};
+use crate::report::{Code, Steps};
+use crate::timeline::{FrameText, Namer, StackEnd, Timeline};
 use crate::units::StackId;
 
 use super::{Line, Style, escaped};
@@ -38,12 +38,20 @@ impl StackView {
 
     /// The lines about a stack: its steps, innermost first, and what is missing.
     pub(super) fn lines(&mut self, id: StackId, timeline: &Timeline, style: &Style) -> Vec<String> {
-        let Steps { steps, end } = self.steps(id, timeline);
-        let shown = steps.iter().take(self.depth);
-        let mut lines: Vec<String> = shown.map(|step| line(step, style)).collect();
-        match steps.len().saturating_sub(self.depth) {
-            0 => lines.extend(missing(end).map(str::to_owned)),
-            more => lines.push(format!("{} {more} more", style.ellipsis())),
+        let stacks = &timeline.stacks;
+        let stack = stacks.get(id);
+        let mut lines = Vec::new();
+        for frame in stacks.frames(id) {
+            let names = self.names.name(*frame, stacks);
+            let texts = FrameText::of(*frame, &names, stacks);
+            lines.extend(texts.iter().map(|text| line(text, style)));
+        }
+        match lines.len().saturating_sub(self.depth) {
+            0 => lines.extend(missing(stack.map(|stack| stack.end)).map(str::to_owned)),
+            more => {
+                lines.truncate(self.depth);
+                lines.push(format!("{} {more} more", style.ellipsis()));
+            }
         }
         if 1 < lines.len() && lines == self.last {
             return vec!["same stack".to_owned()];
@@ -63,35 +71,13 @@ fn missing(end: Option<StackEnd>) -> Option<&'static str> {
     }
 }
 
-/// `sysmalloc  libc.so.6  malloc.c:2701`; `libc.so.6+0xff943` where there is no name.
-fn line(step: &Step, style: &Style) -> String {
-    let Step {
-        function,
-        offset: _,
-        file,
-        line,
-        inlined,
-        code,
-    } = step;
-    let harmless = |text: &str| escaped(text.as_bytes(), style.unicode);
-    let Some(function) = function else {
-        return harmless(&code.to_string());
-    };
-    let mut text = harmless(function);
-    if let (Some(module), false) = (code.module(), *inlined) {
-        let _ = write!(text, "  {}", harmless(module));
+/// `sysmalloc+0x1b2 (libc.so.6) malloc.c:2701`; `libc.so.6+0xff943` where there is no name.
+fn line(text: &FrameText, style: &Style) -> String {
+    let shown = escaped(text.to_string().as_bytes(), style.unicode);
+    match text.inlined {
+        true => format!("{shown} inlined"),
+        false => shown,
     }
-    if let Some(file) = file {
-        let name = file.rsplit('/').next().unwrap_or(file);
-        let _ = write!(text, "  {}", harmless(name));
-        if *line != 0 {
-            let _ = write!(text, ":{line}");
-        }
-    }
-    if *inlined {
-        text.push_str("  inlined");
-    }
-    text
 }
 
 /// The lines that `strace -k` prints below a call. It knows nothing of inlined functions, and ends

@@ -5,6 +5,7 @@
 
 mod event;
 mod failure;
+mod frame_text;
 mod info;
 mod observation;
 mod stack;
@@ -14,6 +15,7 @@ mod tracker;
 
 pub use event::*;
 pub use failure::{Amounts, Cause, Failure, Figures, Limiter, is_refused};
+pub use frame_text::FrameText;
 pub use info::{Bound, Cgroup, Environment, Limit, Limits, TraceInfo};
 pub use observation::*;
 pub use stack::*;

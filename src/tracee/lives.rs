@@ -165,6 +165,7 @@ impl Supervisor {
     /// A new space, whose maps are read now: `tid`, which is in it, must be stopped.
     pub(super) fn begin_space(&mut self, tid: Tid, began: Began) -> SpaceId {
         let id = self.tables.new_space();
+        self.new_space = self.options.stacks;
         let maps = procfs::maps(tid);
         let known = maps.is_ok();
         let parent = match began {

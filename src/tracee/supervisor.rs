@@ -113,6 +113,8 @@ pub struct Supervisor {
     pub(super) wants: Vec<Want>,
     pub(super) ranges: Vec<AddrRange>,
     files: Files,
+    /// Files are looked for through the root directory of a process, which may end soon.
+    pub(super) new_space: bool,
 }
 
 impl Supervisor {
@@ -139,6 +141,7 @@ impl Supervisor {
             wants: Vec::new(),
             ranges: Vec::new(),
             files: Files::start(),
+            new_space: false,
         }
     }
 
@@ -160,7 +163,7 @@ impl Supervisor {
     /// Traces until every tracee has ended or was let go.
     pub fn run(&mut self, deliver: &mut Deliver<'_>) -> Result<Outcome, TraceError> {
         while !self.let_go {
-            if BATCH <= self.out.len() {
+            if BATCH <= self.out.len() || std::mem::take(&mut self.new_space) {
                 self.deliver(deliver, false);
             }
             match self.next_status(deliver)? {

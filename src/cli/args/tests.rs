@@ -142,6 +142,7 @@ fn reports_read_a_trace() {
         question: Question::Summary,
         filter: Filter::default(),
         json,
+        stack_depth: None,
         top: Some(40),
         color,
     };

@@ -13,7 +13,7 @@ use super::readable::readable;
 use super::table::{Found, SymbolTable};
 
 /// Longest table of Go's that is read, and longest segment that is searched for it.
-const MOST_GO: u64 = 512 << 20;
+const MOST_GO: u64 = 256 << 20;
 
 /// A module, ready to be asked.
 pub(super) struct Image {
@@ -22,7 +22,6 @@ pub(super) struct Image {
     table: OnceCell<SymbolTable>,
     lines: OnceCell<Result<Lines, NoLines>>,
     go: OnceCell<Option<GoTable>>,
-    read_lines: bool,
 }
 
 /// One function at an address.
@@ -35,9 +34,8 @@ pub(super) struct Named {
 }
 
 impl Image {
-    /// Looks for the companions of `elf`, which lies at `path`, beneath `roots`. Without
-    /// `read_lines` only symbols are read.
-    pub fn new(elf: Elf, path: &str, roots: &[&Path], read_lines: bool) -> Image {
+    /// Looks for the companions of `elf`, which lies at `path`, beneath `roots`.
+    pub fn new(elf: Elf, path: &str, roots: &[&Path]) -> Image {
         let companions = Companions::of(&elf, path, roots);
         Image {
             elf,
@@ -45,7 +43,6 @@ impl Image {
             table: OnceCell::new(),
             lines: OnceCell::new(),
             go: OnceCell::new(),
-            read_lines,
         }
     }
 
@@ -57,8 +54,9 @@ impl Image {
         }
     }
 
-    /// The functions at an offset of the file that a call returns to, innermost first.
-    pub fn names(&self, offset: u64) -> Vec<Named> {
+    /// The functions at an offset of the file that a call returns to, innermost first. DWARF is
+    /// read only as far as bytes are `left` for it.
+    pub fn names(&self, offset: u64, left: &mut u64) -> Vec<Named> {
         // The call is before the address it returns to, which may be another function's, or line's.
         let call = offset.checked_sub(1);
         let Some(address) = call.and_then(|call| self.elf.address_of(call)) else {
@@ -68,7 +66,7 @@ impl Image {
             return names;
         }
         let symbol = self.table().find(address);
-        let lines = match self.lines() {
+        let lines = match self.lines(left) {
             Ok(lines) => lines.at(address),
             Err(_) => Vec::new(),
         };
@@ -99,14 +97,11 @@ impl Image {
         })
     }
 
-    fn lines(&self) -> &Result<Lines, NoLines> {
+    fn lines(&self, left: &mut u64) -> &Result<Lines, NoLines> {
         self.lines.get_or_init(|| {
-            if !self.read_lines {
-                return Err(NoLines::None);
-            }
             let own = Some(&self.elf).filter(|elf| has(elf));
             match own.or(self.companions.debug.as_ref()) {
-                Some(elf) => Lines::read(elf, self.companions.shared.as_ref()),
+                Some(elf) => Lines::read(elf, self.companions.shared.as_ref(), left),
                 None => Err(NoLines::None),
             }
         })

@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::timeline::{Frame, FrameName};
-use crate::units::{Addr, SpaceId, Tid};
+use crate::units::{Addr, SpaceId};
 
 use super::perf_map::PerfMap;
-use super::process::{PerfMapFile, Roots};
+use super::process::PerfMapFile;
 
 /// Most spaces whose files are followed.
 const MOST_SPACES: usize = 1024;
+/// A fork of a fork of a fork may still run the code of the first.
+pub(super) const MOST_PARENTS: usize = 4;
 /// Most bytes of one file that are read in a trace.
 const MOST_BYTES: u64 = 256 << 20;
 /// The file is read in pieces of so many bytes.
@@ -34,28 +36,23 @@ struct Space {
 }
 
 impl Compiled {
-    /// Names a frame by what the file of its space says now; what it does not say yet it may say
-    /// until the space ends.
-    pub fn name(
-        &mut self,
-        (space, pc): (SpaceId, Addr),
-        (tid, pid): (Tid, Tid),
-        parent: Option<SpaceId>,
-        roots: &mut Roots,
-    ) -> Option<FrameName> {
-        if !self.spaces.contains_key(&space) {
-            if MOST_SPACES <= self.spaces.len() {
-                return None;
-            }
-            let new = Space {
-                file: PerfMapFile::of(tid, pid, roots),
+    /// Follows the file of a process, before frames of it are named. A fork has the code of its
+    /// parent.
+    pub fn follow(&mut self, space: SpaceId, file: PerfMapFile, parent: Option<SpaceId>) {
+        if self.spaces.len() < MOST_SPACES {
+            self.spaces.entry(space).or_insert_with(|| Space {
+                file,
                 map: PerfMap::default(),
                 left: MOST_BYTES,
                 parent,
                 unknown: HashSet::new(),
-            };
-            self.spaces.insert(space, new);
+            });
         }
+    }
+
+    /// Names a frame by what the file of its space says now; what it does not say yet it may say
+    /// until the space ends.
+    pub fn name(&mut self, space: SpaceId, pc: Addr) -> Option<FrameName> {
         let name = self.look(space, pc);
         if name.is_none()
             && let Some(state) = self.spaces.get_mut(&space)
@@ -97,13 +94,20 @@ impl Compiled {
     fn look(&mut self, space: SpaceId, pc: Addr) -> Option<FrameName> {
         let state = self.spaces.get_mut(&space)?;
         state.read();
-        if let Some(name) = state.find(pc) {
-            return Some(name);
+        let mut parent = state.parent;
+        let mut name = state.find(pc);
+        for _ in 0..MOST_PARENTS {
+            let Some(state) = parent.and_then(|parent| self.spaces.get_mut(&parent)) else {
+                break;
+            };
+            if name.is_some() {
+                break;
+            }
+            state.read();
+            name = state.find(pc);
+            parent = state.parent;
         }
-        let parent = state.parent;
-        let parent = self.spaces.get_mut(&parent?)?;
-        parent.read();
-        parent.find(pc)
+        name
     }
 }
 

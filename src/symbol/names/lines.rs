@@ -7,9 +7,10 @@ use gimli::{Dwarf, EndianArcSlice, Error, RunTimeEndian, SectionId};
 
 use super::elf::Elf;
 
-/// What DWARF of one module is read, unpacked. A browser has gigabytes of it: its symbols tell the
-/// functions without.
-pub(super) const MOST_DWARF: u64 = 256 << 20;
+/// Most DWARF that is read, unpacked, of one module and of all together. A browser has gigabytes of
+/// it: its symbols tell the functions without.
+const MOST_DWARF: u64 = 256 << 20;
+pub(super) const MOST_DWARF_OF_ALL: u64 = 1 << 30;
 /// Functions that are inlined into each other at one address, at most.
 const MOST_INLINED: usize = 64;
 
@@ -51,15 +52,17 @@ const SECTIONS: [SectionId; 10] = [
 ];
 
 impl Lines {
-    /// Reads the DWARF of `elf`; `shared` is what dwz(1) moved out of it.
-    pub fn read(elf: &Elf, shared: Option<&Elf>) -> Result<Lines, NoLines> {
+    /// Reads the DWARF of `elf`; `shared` is what dwz(1) moved out of it. Takes what it needs from
+    /// the bytes that are `left` to read.
+    pub fn read(elf: &Elf, shared: Option<&Elf>, left: &mut u64) -> Result<Lines, NoLines> {
         if !has(elf) {
             return Err(NoLines::None);
         }
-        let size = size(elf) + shared.map_or(0, size);
-        if MOST_DWARF < size {
+        let size = size(elf).saturating_add(shared.map_or(0, size));
+        if MOST_DWARF.min(*left) < size {
             return Err(NoLines::TooMuch(size));
         }
+        *left -= size;
         let mut dwarf = Dwarf::load(|id| load(elf, id)).map_err(|_: Error| NoLines::None)?;
         if let Some(shared) = shared {
             let loaded = dwarf.load_sup(|id| load(shared, id));

@@ -13,12 +13,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::timeline::{Frame, FrameName, ModuleId, Namer, NamesSeen, Observed, RawStack, Stacks};
+use crate::timeline::{
+    Began, Frame, FrameName, ModuleId, Namer, NamesSeen, Observed, RawStack, Stacks,
+};
 use crate::units::{AddrRange, SpaceId, Tid};
 
 use super::Symbols;
-use super::jit::Compiled;
-use super::process::{Opened, Roots};
+use super::jit::{Compiled, MOST_PARENTS};
+use super::process::{Home, Opened, PerfMapFile, Roots};
 
 /// How long one name of the live timeline is waited for, and all of them together.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -28,6 +30,8 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 const EMBED_PATIENCE: Duration = Duration::from_secs(60);
 /// Most files that are kept open.
 const MOST_OPEN: usize = 256;
+/// Most processes of which it is known where they are at home.
+const MOST_HOMES: usize = 1 << 16;
 
 /// Whose stack it is.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +55,9 @@ enum Ask {
     Open(ModuleId, Whose, Option<AddrRange>),
     /// A module that is several files under one name.
     Forget(ModuleId),
-    Bare(Frame, Whose, Option<SpaceId>),
+    /// A process, the first time, and the space that it is a copy of.
+    Began(SpaceId, Tid, Option<SpaceId>),
+    Bare(Frame, Whose),
     Ended(SpaceId),
     Name(Frame, Sender<Arc<[FrameName]>>),
     Finish {
@@ -70,9 +76,6 @@ struct Front {
     late: HashMap<Frame, Receiver<Arc<[FrameName]>>>,
     waited: Duration,
     modules: u32,
-    /// Spaces with frames that are in no file.
-    bare: HashSet<SpaceId>,
-    parents: HashMap<SpaceId, SpaceId>,
     /// `[vdso]`, and whether it was a 32-bit process's.
     vdso: Option<(ModuleId, bool)>,
 }
@@ -98,8 +101,6 @@ impl LiveNames {
             late: HashMap::new(),
             waited: Duration::ZERO,
             modules: 0,
-            bare: HashSet::new(),
-            parents: HashMap::new(),
             vdso: None,
         })))
     }
@@ -137,19 +138,13 @@ impl LiveNames {
         match what {
             Observed::File(_) => front.send(Ask::Tell(what.clone())),
             Observed::SpaceBegan(began) => {
-                if let crate::timeline::Began::Fork {
-                    parent: Some(parent),
-                } = began.began
-                {
-                    front.parents.insert(began.space, parent);
-                }
+                let parent = match began.began {
+                    Began::Fork { parent } => parent,
+                    Began::Exec | Began::Attach => None,
+                };
+                front.send(Ask::Began(began.space, began.pid, parent));
             }
-            Observed::SpaceEnded { space, .. } => {
-                front.parents.remove(space);
-                if front.bare.remove(space) {
-                    front.send(Ask::Ended(*space));
-                }
-            }
+            Observed::SpaceEnded { space, .. } => front.send(Ask::Ended(*space)),
             _ => {}
         }
     }
@@ -191,11 +186,7 @@ impl Front {
     fn stack(&mut self, frames: &[Frame], whose: Whose, compat: bool) {
         for &frame in frames {
             match frame {
-                Frame::Bare { space, .. } => {
-                    self.bare.insert(space);
-                    let parent = self.parents.get(&space).copied();
-                    self.send(Ask::Bare(frame, whose, parent));
-                }
+                Frame::Bare { .. } => self.send(Ask::Bare(frame, whose)),
                 Frame::Module { module, .. } => {
                     if self
                         .vdso
@@ -252,6 +243,8 @@ struct Worker {
     symbols: Symbols,
     compiled: Compiled,
     roots: Roots,
+    /// Where processes are at home, and what they are forks of.
+    homes: HashMap<SpaceId, (Home, Option<SpaceId>)>,
     opened: usize,
     /// Modules whose files nobody can be sure to find again.
     passing: HashSet<ModuleId>,
@@ -264,6 +257,7 @@ impl Worker {
             symbols: Symbols::default(),
             compiled: Compiled::default(),
             roots: Roots::default(),
+            homes: HashMap::new(),
             opened: 0,
             passing: HashSet::new(),
             tell,
@@ -275,7 +269,13 @@ impl Worker {
             Ask::Tell(what) => self.symbols.tell(what),
             Ask::Open(id, whose, range) => self.open(id, whose, range),
             Ask::Forget(id) => self.symbols.forget(id),
-            Ask::Bare(frame, whose, parent) => self.bare(frame, whose, parent),
+            Ask::Began(space, pid, parent) => {
+                let home = Home::of(pid, pid, &mut self.roots);
+                if self.homes.len() < MOST_HOMES {
+                    self.homes.insert(space, (home, parent));
+                }
+            }
+            Ask::Bare(frame, whose) => self.bare(frame, whose),
             Ask::Ended(space) => {
                 let names = self.compiled.end(space);
                 self.hold(names);
@@ -301,7 +301,9 @@ impl Worker {
         if MOST_OPEN <= self.opened {
             return;
         }
-        let Some(opened) = Opened::of(&module, whose.tid, range, &mut self.roots) else {
+        let home = self.homes.get(&whose.space).map(|(home, _)| home);
+        let roots = &mut self.roots;
+        let Some(opened) = Opened::of(&module, whose.tid, range, home, roots) else {
             return;
         };
         self.opened += 1;
@@ -311,15 +313,22 @@ impl Worker {
         self.symbols.supply(id, opened);
     }
 
-    fn bare(&mut self, frame: Frame, whose: Whose, parent: Option<SpaceId>) {
+    fn bare(&mut self, frame: Frame, whose: Whose) {
         let Frame::Bare { space, pc } = frame else {
             return;
         };
-        let Whose { tid, pid, .. } = whose;
-        let name = self
-            .compiled
-            .name((space, pc), (tid, pid), parent, &mut self.roots);
-        if let Some(name) = name {
+        let mut next = Some(space);
+        for _ in 0..=MOST_PARENTS {
+            let Some(of) = next.take() else { break };
+            if let Some((home, parent)) = self.homes.get(&of) {
+                self.compiled.follow(of, PerfMapFile::of(home), *parent);
+                next = *parent;
+            } else if of == space {
+                let home = Home::of(whose.tid, whose.pid, &mut self.roots);
+                self.compiled.follow(of, PerfMapFile::of(&home), None);
+            }
+        }
+        if let Some(name) = self.compiled.name(space, pc) {
             self.hold(vec![(frame, [name].into())]);
         }
     }

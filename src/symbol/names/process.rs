@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,17 @@ const MOST_VDSO: u64 = 256 << 10;
 /// What tells one view of the file system from another: mount namespace and root directory.
 type View = (PathBuf, u64, u64);
 
-/// Root directories of processes, held open: a process may be gone when its files are read.
+/// Root directories of processes, held open: a process may be gone when its files are read. With
+/// the last process of a mount namespace all its mounts would go, so that is held too.
 #[derive(Debug, Default)]
 pub(super) struct Roots {
-    open: HashMap<View, File>,
+    open: HashMap<View, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    root: File,
+    _mounts: File,
 }
 
 impl Roots {
@@ -45,15 +53,17 @@ impl Roots {
                 .read(true)
                 .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
             let root = options.open(format!("{folder}/root")).ok()?;
+            let _mounts = File::open(format!("{folder}/ns/mnt")).ok()?;
             // The task may have ended and its number been given away in between.
             let same = view(&folder).is_some_and(|now| now == theirs);
             if !same {
                 return None;
             }
-            self.open.insert(theirs.clone(), root);
+            self.open.insert(theirs.clone(), Held { root, _mounts });
         }
-        let root = self.open.get(&theirs)?;
-        Some(PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())))
+        let held = self.open.get(&theirs)?;
+        let number = held.root.as_raw_fd();
+        Some(PathBuf::from(format!("/proc/self/fd/{number}")))
     }
 }
 
@@ -61,6 +71,30 @@ fn view(folder: &str) -> Option<View> {
     let mounts = fs::read_link(format!("{folder}/ns/mnt")).ok()?;
     let root = fs::metadata(format!("{folder}/root/.")).ok()?;
     Some((mounts, root.dev(), root.ino()))
+}
+
+/// What is known of a process from when it was seen first: it may be gone when it is needed.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    /// Its root directory; `None` if that could not be opened.
+    root: Option<PathBuf>,
+    /// Its number in its own namespace.
+    number: i32,
+    /// Its user; `None` if nobody knows.
+    owner: Option<u32>,
+}
+
+impl Home {
+    /// That of a process, by one of its tasks; `pid` is its number for us.
+    pub fn of(tid: Tid, pid: Tid, roots: &mut Roots) -> Home {
+        Home {
+            root: roots.of(tid),
+            number: own_number(tid).unwrap_or(pid.0),
+            owner: fs::metadata(format!("/proc/{tid}"))
+                .ok()
+                .map(|meta| meta.uid()),
+        }
+    }
 }
 
 /// A file of code that a task has mapped, and the root through which it was found.
@@ -71,11 +105,13 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens the file of `module`, which `tid` has mapped at `range`, or copies what is no file.
+    /// Opens the file of `module`, which `tid`, whose home is `home`, has mapped at `range`; or
+    /// copies what is no file.
     pub fn of(
         module: &Module,
         tid: Tid,
         range: Option<AddrRange>,
+        home: Option<&Home>,
         roots: &mut Roots,
     ) -> Option<Opened> {
         if &*module.path == "[vdso]" {
@@ -89,7 +125,8 @@ impl Opened {
         }
         // Not the device: on btrfs and overlayfs stat(2) and maps name different ones.
         let mapped = |found: &(File, Metadata)| found.1.ino() == module.file.inode;
-        if let Some(root) = roots.of(tid) {
+        let root = roots.of(tid).or_else(|| home?.root.clone());
+        if let Some(root) = root {
             let in_root = || files::open(&files::beneath(&root, path));
             let exe = || files::open(Path::new(&format!("/proc/{tid}/exe")));
             let mapping = || {
@@ -152,18 +189,30 @@ pub(super) struct PerfMapFile {
     path: PathBuf,
     /// Who may have written it, besides root.
     owner: Option<u32>,
+    /// When it was written last, in seconds since 1970, if that matters.
+    written: Option<RangeInclusive<i64>>,
     read: u64,
 }
 
 impl PerfMapFile {
-    /// The file of the process of `tid`; `pid` is its number for us.
-    pub fn of(tid: Tid, pid: Tid, roots: &mut Roots) -> PerfMapFile {
-        let owner = fs::metadata(format!("/proc/{tid}")).ok();
-        let root = roots.of(tid).unwrap_or_default();
-        let inner = own_number(tid).unwrap_or(pid.0);
+    /// The file of a process.
+    pub fn of(home: &Home) -> PerfMapFile {
+        let root = home.root.clone().unwrap_or_default();
         PerfMapFile {
-            path: files::beneath(&root, &format!("/tmp/perf-{inner}.map")),
-            owner: owner.map(|meta| meta.uid()),
+            path: files::beneath(&root, &format!("/tmp/perf-{}.map", home.number)),
+            owner: home.owner,
+            written: None,
+            read: 0,
+        }
+    }
+
+    /// The file that a process which is gone left here, written last in `seconds` since 1970.
+    /// Others had its number before and after it.
+    pub fn left_by(pid: Tid, seconds: RangeInclusive<i64>) -> PerfMapFile {
+        PerfMapFile {
+            path: PathBuf::from(format!("/tmp/perf-{pid}.map")),
+            owner: None,
+            written: Some(seconds),
             read: 0,
         }
     }
@@ -182,7 +231,9 @@ impl PerfMapFile {
                 Some(owner) => meta.uid() == owner,
                 None => meta.uid() == nix::unistd::geteuid().as_raw(),
             };
-        if !trusted || meta.len() <= self.read {
+        let written = self.written.as_ref();
+        let in_time = written.is_none_or(|seconds| seconds.contains(&meta.mtime()));
+        if !trusted || !in_time || meta.len() <= self.read {
             return None;
         }
         let mut bytes = Vec::new();

@@ -11,11 +11,15 @@ use super::elf::{Data, Elf, TableKind};
 
 /// Most symbols of functions that are kept of one module: 32 bytes each.
 const MOST_SYMBOLS: usize = 4 << 20;
+/// Most symbols that are looked at for them: most of a table may be about data.
+const MOST_READ: u64 = 32 << 20;
 /// Longest name that is read.
 const MOST_NAME: usize = 16 << 10;
 /// So many symbols before an address are looked at for one that reaches it: more than any linker
 /// nests, and little enough for a table that was made to be slow.
 const MOST_STEPS: usize = 4096;
+/// So many symbols at one address compete for its name. Folded functions share theirs.
+const MOST_ALIASES: usize = 256;
 /// Symbols are read in pieces of so many.
 const PIECE: u64 = 32 << 10;
 
@@ -47,6 +51,8 @@ struct Strings {
 pub(super) struct SymbolTable {
     entries: Vec<Entry>,
     strings: Vec<Strings>,
+    /// How many symbols were looked at.
+    read: u64,
     /// Symbols were left out: what follows one is not known.
     cut: bool,
 }
@@ -112,7 +118,8 @@ impl SymbolTable {
             for symbol in symbols {
                 self.entries.extend(entry(symbol, endian, elf, file));
             }
-            if MOST_SYMBOLS < self.entries.len() {
+            self.read += count;
+            if MOST_SYMBOLS < self.entries.len() || MOST_READ < self.read {
                 self.cut = true;
                 return;
             }
@@ -150,7 +157,7 @@ impl SymbolTable {
             let first = before.partition_point(|entry| entry.start < innermost.start);
             let same = before[first..]
                 .iter()
-                .take(MOST_STEPS)
+                .take(MOST_ALIASES)
                 .take_while(|entry| entry.start == innermost.start);
             return self.best(same.filter(|entry| holds(entry)));
         }
@@ -161,8 +168,8 @@ impl SymbolTable {
         if same.iter().take(MOST_STEPS).any(|entry| entry.sized) {
             return None;
         }
-        let mut same = same.iter().take(MOST_STEPS);
-        self.best(same.by_ref().filter(|entry| address < entry.end))
+        let reach = same.iter().filter(|entry| address < entry.end);
+        self.best(reach.take(MOST_ALIASES))
     }
 
     fn best<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Option<Found> {

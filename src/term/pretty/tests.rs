@@ -189,9 +189,9 @@ fn who_called_stands_below_the_call_once_for_equal_ones() {
     let expected = r"
      time  who    call      rwx  what it did             reserved   committed
   0.011 s  16731  mmap      ---  +64.0 MiB reserved      64.0 MiB     2.0 MiB
-             mmap64  libc.so.6
-             reserve  heap.rs:70  inlined
-             init\x1b[2J  ser\x1bver  main.rs:12
+             mmap64+0x13 (libc.so.6)
+             reserve+0x4 (ser\x1bver) heap.rs:70 inlined
+             init\x1b[2J+0x44 (ser\x1bver) main.rs:12
              ser\x1bver+0x99
              0x7f123456
   0.011 s  16731  mmap      ---  +64.0 MiB reserved      64.0 MiB     2.0 MiB
@@ -211,7 +211,7 @@ fn a_deep_stack_says_how_much_of_it_is_left_out_and_a_narrow_terminal_cuts_it() 
     assert!(text.contains("\n             ... 3 more\n"), "{text}");
     let colored = with_stacks(Style::colored(None, true), 2);
     assert!(
-        colored.contains("\u{1b}[2mmmap64  libc.so.6\u{1b}[0m"),
+        colored.contains("\u{1b}[2mmmap64+0x13 (libc.so.6)\u{1b}[0m"),
         "{colored:?}"
     );
 }

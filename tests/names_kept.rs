@@ -1,0 +1,185 @@
+//! Names that a recording keeps, because no file tells them later or because it was asked to.
+
+mod support;
+#[allow(dead_code, reason = "a part of it is used")]
+mod support_real;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use memtrace::timeline::{CallDone, Frame, HeldNames, Namer, Observed, Stacks, Timeline};
+use memtrace::trace_file::TraceReader;
+use support::{Ended, is_root, memtrace, run, skipped};
+use support_real::need;
+use support_real::programs::compiled;
+
+/// What the program maps in each of its ways.
+const SIZE: u64 = 0x12_3000;
+
+/// The program, in a folder where it may be changed.
+struct Copy {
+    _folder: tempfile::TempDir,
+    program: PathBuf,
+}
+
+fn copy_of(program: &Path) -> Copy {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let root = folder.path().canonicalize().expect("it is there");
+    let copy = root.join("calls_from");
+    fs::copy(program, &copy).expect("it can be copied");
+    Copy {
+        _folder: folder,
+        program: copy,
+    }
+}
+
+/// A recording, and what it says by itself.
+struct Recorded {
+    ended: Ended,
+    stacks: Stacks,
+    calls: Vec<CallDone>,
+}
+
+#[track_caller]
+fn record(options: &[&str], words: &[&str]) -> Recorded {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("trace");
+    let mut all = vec!["-qq", "-k", "-o", file.to_str().expect("UTF-8")];
+    all.extend(options);
+    let ended = run(&mut memtrace(&all, words));
+    let mut reader = TraceReader::open(&file).expect("it is a trace");
+    let mut timeline = Timeline::default();
+    let mut calls = Vec::new();
+    while let Some(observation) = reader.next().expect("it can be read") {
+        if let Observed::Call(call) = &observation.what {
+            calls.push(call.clone());
+        }
+        timeline.observe(observation, &mut Vec::new());
+    }
+    let stacks = timeline.stacks;
+    Recorded {
+        ended,
+        stacks,
+        calls,
+    }
+}
+
+impl Recorded {
+    /// The innermost frame of the call that maps [`SIZE`] bytes.
+    #[track_caller]
+    fn frame(&self) -> Frame {
+        let call = self.calls.iter().find(|call| call.call.args[1] == SIZE);
+        let call = call.unwrap_or_else(|| panic!("no such call: {:?}", self.ended));
+        let frames = self.stacks.frames(call.stack.id().expect("a stack"));
+        *frames.first().expect("a frame")
+    }
+
+    /// What the trace itself calls it.
+    #[track_caller]
+    fn function(&self) -> Option<String> {
+        let names = HeldNames.name(self.frame(), &self.stacks);
+        names.last().map(|name| name.function.to_string())
+    }
+}
+
+fn program(flags: &[&str]) -> Result<PathBuf, String> {
+    let name = format!("calls_from{}", flags.concat().replace(['=', ','], "-"));
+    compiled("gcc", "calls_from.c", &name, flags)
+}
+
+#[test]
+fn a_file_that_can_be_found_again_is_not_copied_into_the_trace() {
+    let program = need!(program(&["-O1"]));
+    let recorded = record(&[], &[program.to_str().expect("UTF-8"), "own"]);
+    assert_eq!(recorded.function(), None);
+}
+
+#[test]
+fn embedded_names_are_all_there() {
+    let program = need!(program(&["-O1"]));
+    let words = [program.to_str().expect("UTF-8"), "own"];
+    let recorded = record(&["--embed-symbols"], &words);
+    assert_eq!(recorded.function().as_deref(), Some("reserve"));
+    let frames = recorded.stacks.iter().flat_map(|stack| stack.frames.iter());
+    let unnamed: Vec<&Frame> = frames
+        .filter(|frame| HeldNames.name(**frame, &recorded.stacks).is_empty())
+        .collect();
+    assert!(unnamed.is_empty(), "{unnamed:?} of {:?}", recorded.stacks);
+}
+
+#[test]
+fn without_a_build_id_names_are_kept() {
+    let program = need!(program(&["-O1", "-Wl,--build-id=none"]));
+    let recorded = record(&[], &[program.to_str().expect("UTF-8"), "own"]);
+    assert_eq!(recorded.function().as_deref(), Some("reserve"));
+}
+
+#[test]
+fn names_of_a_removed_file_are_kept() {
+    let copy = copy_of(&need!(program(&["-O1"])));
+    let recorded = record(&[], &[copy.program.to_str().expect("UTF-8"), "unlink"]);
+    assert!(!copy.program.exists());
+    assert_eq!(recorded.function().as_deref(), Some("reserve"));
+}
+
+/// As in a container: a file system that only the program's own namespace has.
+#[test]
+fn names_from_another_mount_namespace_are_kept() {
+    let program = need!(program(&["-O1"]));
+    let script =
+        r#"mount -t tmpfs none /mnt && cp "$0" /mnt/calls_from && exec /mnt/calls_from own"#;
+    let words = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        program.to_str().expect("UTF-8"),
+    ];
+    let can = Command::new(words[0]).args([words[1], "true"]).status();
+    if !is_root() || !can.is_ok_and(|status| status.success()) {
+        return skipped("no mount namespace can be made");
+    }
+    let recorded = record(&[], &words);
+    assert_eq!(recorded.function().as_deref(), Some("reserve"));
+    assert!(!Path::new("/mnt/calls_from").exists());
+}
+
+#[track_caller]
+fn check_compiled(words: &[&str]) {
+    let recorded = record(&[], words);
+    let map = recorded.ended.stdout.trim();
+    let removed = fs::remove_file(map);
+    assert!(removed.is_ok(), "{map}: {:?}", recorded.ended);
+    assert!(matches!(recorded.frame(), Frame::Bare { .. }));
+    let function = recorded.function();
+    assert_eq!(
+        function.as_deref(),
+        Some("jit:reserve (compiled)"),
+        "{words:?}"
+    );
+}
+
+#[test]
+fn compiled_code_is_named_by_its_perf_map() {
+    let program = need!(program(&["-O1"]));
+    for how in ["jit", "late", "fork"] {
+        check_compiled(&[program.to_str().expect("UTF-8"), how]);
+    }
+}
+
+#[test]
+fn a_perf_map_has_the_number_that_the_process_has_for_itself() {
+    let program = need!(program(&["-O1"]));
+    let unshare = ["unshare", "--pid", "--fork"];
+    let can = Command::new(unshare[0])
+        .args(&unshare[1..])
+        .arg("true")
+        .status();
+    if !can.is_ok_and(|status| status.success()) {
+        return skipped("no PID namespace can be made");
+    }
+    let words = [&unshare[..], &[program.to_str().expect("UTF-8"), "jit"]].concat();
+    check_compiled(&words);
+}
