@@ -16,6 +16,8 @@ use super::chain::write_stack;
 use super::who::shown;
 use super::{mapping_name, plural, push_name};
 
+/// From this width on there is room for what is left.
+const WITH_LEFT: usize = 68;
 /// Steps of a stack that are shown, from its owner on.
 const STEPS: usize = 8;
 /// Committers that are told one by one.
@@ -73,17 +75,20 @@ pub fn write_lives(
 
 fn head(page: &mut Page<'_>) -> io::Result<()> {
     let size = SIZE_WIDTH + 2;
-    page.line
-        .role(Role::Dim)
-        .push_right(2 * size, "ever")
-        .push_right(4 * size, "left at end");
+    let groups: &[&str] = match WITH_LEFT <= page.width() {
+        true => &["ever", "left at end"],
+        false => &["ever"],
+    };
+    page.line.role(Role::Dim);
+    for (index, group) in groups.iter().enumerate() {
+        page.line.push_right(2 * (index + 1) * size, group);
+    }
     page.end()?;
     page.line.role(Role::Dim);
-    for (index, name) in ["reserved", "committed", "reserved", "committed"]
-        .iter()
-        .enumerate()
-    {
-        page.line.push_right((index + 1) * size, name);
+    for index in 0..groups.len() {
+        page.line
+            .push_right((2 * index + 1) * size, "reserved")
+            .push_right((2 * index + 2) * size, "committed");
     }
     page.line.push("  reservation");
     page.end()
@@ -91,12 +96,16 @@ fn head(page: &mut Page<'_>) -> io::Result<()> {
 
 fn figures(page: &mut Page<'_>, sums: &LifeSums) {
     let mut at = 0;
-    for (role, bytes) in [
+    let ever = [
         (Role::Reserved, sums.reserved),
         (Role::Committed, sums.ever_committed),
+    ];
+    let left = [
         (Role::Reserved, sums.reserved_now),
         (Role::Committed, sums.committed_now),
-    ] {
+    ];
+    let left = left.into_iter().filter(|_| WITH_LEFT <= page.width());
+    for (role, bytes) in ever.into_iter().chain(left.collect::<Vec<_>>()) {
         at += SIZE_WIDTH + 2;
         page.line.role(role).push_right(at, amount(bytes));
     }
