@@ -34,10 +34,14 @@ fn profile() -> proto::Profile {
         ..TraceInfo::default()
     };
     let path: Arc<str> = "/srv/server".into();
-    let ids = BuildIds::from([(path, [0xab, 0x01].into())]);
+    let about = About {
+        info,
+        program: Arc::clone(&path),
+        build_ids: HashMap::from([(path, [0xab, 0x01].into())]),
+    };
     let mut out = Vec::new();
     let profile = sink.into_profile();
-    write(&mut out, &profile, &mut HeldNames, (&info, &ids)).expect("memory is no file");
+    write(&mut out, &profile, &mut HeldNames, &about).expect("memory is no file");
     let mut bytes = Vec::new();
     let mut gzip = GzDecoder::new(out.as_slice());
     gzip.read_to_end(&mut bytes).expect("gzip");

@@ -136,10 +136,35 @@ fn owners_and_stacks_read_like_tables() {
     let style = Style::plain(Some(80), true);
     let owners = profile().by_owner(&mut HeldNames);
     let shown = text(|out| write_owners(out, &owners, None, &style).expect("memory is no file"));
-    assert_eq!(shown, "");
+    assert_eq!(
+        shown,
+        "                  in all             left at end
+    reserved   committed    reserved   committed  owner
+    64.0 MiB           -    47.0 MiB           -  runtime.(*mheap).sysAlloc
+           -    16.0 MiB           -    16.0 MiB  runtime.(*mheap).grow  server
+     1.0 MiB     256 KiB     768 KiB     256 KiB  main.work  server
+           -           -           -      12 KiB  (began: exec)
+    65.0 MiB    16.3 MiB    47.8 MiB    16.3 MiB  total
+"
+    );
     let stacks = profile().by_stack(&mut HeldNames);
     let shown = text(|out| write_stacks(out, &stacks, None, &style).expect("memory is no file"));
-    assert_eq!(shown, "");
+    assert_eq!(
+        shown,
+        "                                    left at end
+      calls     reserve    reserved   committed  owner, stack
+          1    64.0 MiB    47.0 MiB           -  runtime.(*mheap).sysAlloc
+    mmap ← runtime.sysReserve ← runtime.(*mheap).sysAlloc ← runtime.mallocinit ←
+    runtime.schedinit ← main
+          4           -           -    16.0 MiB  runtime.(*mheap).grow
+    mmap ← runtime.sysMap ← runtime.(*mheap).grow ← runtime.mallocgc ←
+    main.work ← main
+          3     1.0 MiB     768 KiB     256 KiB  main.work
+    mprotect ← main.work ← main
+          -           -           -      12 KiB  (began: exec)
+          8    65.0 MiB    47.8 MiB    16.3 MiB  total
+"
+    );
 }
 
 #[test]
@@ -147,10 +172,34 @@ fn a_tree_has_a_line_for_each_fork_of_the_way() {
     let style = Style::plain(Some(80), true);
     let down = profile().tree(&mut HeldNames, Direction::Down, None);
     let shown = text(|out| write_tree(out, &down, None, &style).expect("memory is no file"));
-    assert_eq!(shown, "");
+    assert_eq!(
+        shown,
+        "    reserved   committed     share  left at end, by who called whom
+    47.8 MiB    16.3 MiB  > 99.9 %  main
+    47.0 MiB           -    73.4 %    runtime.schedinit → runtime.mallocinit →
+                                      runtime.(*mheap).sysAlloc →
+                                      runtime.sysReserve → mmap
+     768 KiB    16.3 MiB    26.6 %    main.work
+           -    16.0 MiB    25.0 %      runtime.mallocgc →
+                                        runtime.(*mheap).grow → runtime.sysMap →
+                                        mmap
+     768 KiB     256 KiB     1.6 %      mprotect
+           -      12 KiB   < 0.1 %  (began: exec)
+    47.8 MiB    16.3 MiB     100 %  total
+"
+    );
     let up = profile().tree(&mut HeldNames, Direction::Up, Some(Weight::Mapped));
     let shown = text(|out| write_tree(out, &up, Some(2), &style).expect("memory is no file"));
-    assert_eq!(shown, "");
+    assert_eq!(
+        shown,
+        "      mapped     share  left at end, by who was called by whom
+    63.0 MiB    98.4 %  mmap ← runtime.sysReserve ← runtime.(*mheap).sysAlloc ←
+                        runtime.mallocinit ← runtime.schedinit ← main
+     1.0 MiB     1.6 %  mprotect ← main.work ← main
+      12 KiB   < 0.1 %  1 more (-n 0 shows all)
+    64.0 MiB     100 %  total
+"
+    );
 }
 
 #[test]
@@ -158,7 +207,22 @@ fn a_reservation_tells_both_of_its_steps() {
     let style = Style::plain(Some(80), true);
     let shown =
         text(|out| write_lives(out, &lives(), Some(40), &style).expect("memory is no file"));
-    assert_eq!(shown, "");
+    assert_eq!(
+        shown,
+        "                    ever             left at end
+    reserved   committed    reserved   committed  reservation
+    64.0 MiB    16.0 MiB    47.0 MiB    16.0 MiB  7f0000000000 anonymous
+    reserved by mmap at 0.010 s, server 10: runtime.(*mheap).sysAlloc ←
+      runtime.mallocinit ← runtime.schedinit ← main
+    committed 16.0 MiB in 4 calls from 0.011 s to 0.014 s:
+      runtime.(*mheap).grow ← runtime.mallocgc ← main.work ← main
+    1.0 MiB released
+     1.0 MiB     256 KiB     768 KiB     256 KiB  7f0100000000 anonymous
+    reserved by mmap at 0.015 s, server 10: main.work ← main
+    committed 256 KiB at 0.016 s: main.work ← main
+    65.0 MiB    16.3 MiB    47.8 MiB    16.3 MiB  total
+"
+    );
 }
 
 #[test]

@@ -215,7 +215,7 @@ impl Shown<'_> {
             Direction::Down => calls(style),
             Direction::Up => called_by(style),
         };
-        page.wrap(indent + 2, Role::Plain, between, &pieces)
+        page.wrap(indent, Role::Plain, between, &pieces)
     }
 
     fn remark(&self, page: &mut Page<'_>, depth: usize, sums: &Sums, text: &str) -> io::Result<()> {

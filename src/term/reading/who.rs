@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::report::reading::{Kind, Label, Owners, StackTable, Sums};
 use crate::term::page::Page;
 use crate::term::summary::amount;
-use crate::term::{Count, Role, SIZE_WIDTH, Style, escaped};
+use crate::term::{Count, Role, SIZE_WIDTH, Style, escaped, width_of};
 
 use super::chain::{STEPS, write_stack};
 use super::table::{Columns, line};
@@ -137,9 +137,10 @@ fn push_label(page: &mut Page<'_>, label: &Label) {
     page.line.push_escaped(label.text.as_bytes(), style);
     // An address says it already.
     if let (Some(module), Kind::Function) = (label.module_name(), label.kind) {
-        page.line.role(Role::Dim).push("  ");
-        page.line.push_escaped(module.as_bytes(), style);
-        page.line.role(Role::Plain);
+        let module = escaped(module.as_bytes(), style.unicode);
+        if page.line.width() + 2 + width_of(&module) <= page.width() {
+            page.text(Role::Dim, format_args!("  {module}"));
+        }
     }
 }
 

@@ -83,6 +83,14 @@ fn an_owner_is_the_first_function_that_does_more_than_to_call_the_kernel() {
             "runtime.(*mheap).sysAlloc",
         ),
         (vec!["mmap64", "+nameless", "main"], "server+0x3001"),
+        (
+            vec![
+                "anon_mmap(char*, unsigned long)",
+                "os::reserve_memory(unsigned long, bool)",
+                "ReservedSpace::initialize(unsigned long)",
+            ],
+            "ReservedSpace::initialize(unsigned long)",
+        ),
         (vec!["syscall", "mmap"], "mmap"),
     ];
     for (index, (functions, _)) in stacks.iter().enumerate() {
