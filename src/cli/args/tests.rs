@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::reading::{By, Filter, Moment, Peak};
+use crate::report::reading::{By, Direction, Filter, Moment, Peak, Weight};
 use crate::units::{Tid, Timestamp};
 
 fn parsed(line: &str) -> Result<Command, UsageError> {
