@@ -337,3 +337,35 @@ fn several_runs_need_a_name_each_and_the_first_failure_is_the_status() {
     assert!(folder.path().join("run3.mtr").is_file());
     assert!(ended.stderr.is_empty(), "-qq prints nothing: {ended:?}");
 }
+
+#[test]
+fn two_runs_with_stacks_are_the_same_and_changes_name_who_made_them() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let record = |name: &str, case: &str| {
+        let trace = folder.path().join(name);
+        let program = support::tracee("limits");
+        let ended = command(&[
+            "-q".as_ref(),
+            "-k".as_ref(),
+            "-o".as_ref(),
+            trace.as_os_str(),
+            "--".as_ref(),
+            program.as_os_str(),
+            case.as_ref(),
+        ]);
+        assert_eq!(ended.status(), 0, "{ended:?}");
+        trace
+    };
+    let [one, two] = ["one", "two"].map(|name| record(name, "hole"));
+    let (status, diff) = json(&one, &two);
+    assert_eq!((status, &diff["same"]), (0, &Value::Bool(true)), "{diff:#}");
+    let other = record("other", "data-mmap");
+    let diff = adds_up(&one, &other);
+    let changes = diff["changes"].as_array().expect("changes");
+    let new = changes.iter().find(|change| change["kind"] == "new");
+    let new = new.expect("its mappings are new");
+    assert!(new["owner"]["after"].is_string(), "{new:#}");
+    let (_, text) = text(&[one.as_ref(), other.as_ref()]);
+    let owner = new["owner"]["after"].as_str().unwrap_or_default();
+    assert!(text.contains(&format!("of {owner}")), "{text}");
+}

@@ -72,8 +72,8 @@ pub struct Trace {
     pub duration: Option<Duration>,
     /// Record who called.
     pub stacks: bool,
-    /// Most frames of a stack that are shown live.
-    pub stack_depth: usize,
+    /// Most frames of a stack that are shown; `None` for as many as the format likes.
+    pub stack_depth: Option<usize>,
     /// Keep the names of frames in the trace.
     pub embed_symbols: bool,
     /// When to compare the model with the kernel.
@@ -124,9 +124,6 @@ pub struct UsageError {
     /// One line, without `memtrace: ` before it.
     pub message: String,
 }
-
-/// Frames of a stack that are shown where nothing else is asked for.
-const STACK_DEPTH: usize = 16;
 
 /// Status of a usage error when tracing.
 const TRACING: u8 = 125;
@@ -275,9 +272,7 @@ fn with_options(line: Options, target: Target) -> Result<Command, UsageError> {
         follow: !line.no_follow,
         duration: line.duration,
         stacks: line.stacks,
-        stack_depth: line
-            .stack_depth
-            .map_or(STACK_DEPTH, |frames| frames as usize),
+        stack_depth: line.stack_depth.map(|frames| frames as usize),
         embed_symbols: line.embed_symbols,
         verify: line.verify.unwrap_or_default(),
         color: line.color.unwrap_or_default(),

@@ -12,7 +12,9 @@ use crate::report::replay_into;
 use crate::term::write_diff;
 
 use super::args::{Diff, DiffFormat};
+use super::names::TraceNames;
 use super::open::open;
+use super::run::say;
 use super::{Failure, style_for};
 
 /// Reads all traces and prints on stdout what changed; 0 if nothing did, 1 if something did.
@@ -46,7 +48,13 @@ fn read(traces: &[PathBuf]) -> Result<Vec<Recorded>, Failure> {
         let report = replay_into(&mut *source, &mut [&mut collector])
             .with_context(|| format!("cannot read {}", path.display()))
             .map_err(|error| Failure::new(2, error))?;
-        Ok(collector.finish(report))
+        let mut recorded = collector.finish(report);
+        if recorded.has_stacks() {
+            let mut names = TraceNames::of(path);
+            recorded.name_owners(&mut names);
+            names.take_notes().iter().for_each(|note| say(note));
+        }
+        Ok(recorded)
     });
     each.collect()
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 
 use crate::export::folded;
 use crate::export::jsonl::JsonLines;
-use crate::export::pprof::{self, BuildIds};
+use crate::export::pprof::{self, About};
 use crate::report::reading::{Filter, ProfileSink, Stop, follow};
 use crate::report::replay_into;
 use crate::symbol::names::Symbols;
@@ -109,19 +109,19 @@ fn lines(source: &mut dyn Source, out: impl Write) -> Result<Written, Trouble> {
 }
 
 fn stacks(source: &mut dyn Source, args: &Export, out: impl Write) -> Result<Written, Trouble> {
-    let mut sink = WithBuildIds {
+    let mut sink = Profiled {
         profile: ProfileSink::new(Filter::default()),
-        build_ids: BuildIds::new(),
+        about: About {
+            info: source.info().clone(),
+            ..About::default()
+        },
     };
     let told = follow(source, Stop::End, &mut sink).map_err(Trouble::Read)?;
     let profile = sink.profile.into_profile();
     let mut namer = Symbols::default();
     let mut out = io::BufWriter::new(out);
     let written = match args.to {
-        ExportFormat::Pprof => {
-            let about = (source.info(), &sink.build_ids);
-            pprof::write(&mut out, &profile, &mut namer, about)
-        }
+        ExportFormat::Pprof => pprof::write(&mut out, &profile, &mut namer, &sink.about),
         _ => folded::write(&mut out, &profile, &mut namer, args.weight),
     };
     written.and_then(|()| out.flush()).map_err(Trouble::Write)?;
@@ -132,19 +132,23 @@ fn stacks(source: &mut dyn Source, args: &Export, out: impl Write) -> Result<Wri
     })
 }
 
-/// A profile, and the build ids of the files that were mapped.
-struct WithBuildIds {
+/// A profile, and what there is to say about it.
+struct Profiled {
     profile: ProfileSink,
-    build_ids: BuildIds,
+    about: About,
 }
 
-impl Sink for WithBuildIds {
+impl Sink for Profiled {
     fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
-        if let EventKind::File(file) = &event.kind
-            && !file.build_id.is_empty()
-        {
-            let ids = self.build_ids.entry(Arc::clone(&file.path));
-            ids.or_insert_with(|| Arc::clone(&file.build_id));
+        match &event.kind {
+            EventKind::File(file) if !file.build_id.is_empty() => {
+                let ids = self.about.build_ids.entry(Arc::clone(&file.path));
+                ids.or_insert_with(|| Arc::clone(&file.build_id));
+            }
+            EventKind::SpaceBegan { exe, .. } if self.about.program.is_empty() => {
+                self.about.program = Arc::clone(exe);
+            }
+            _ => {}
         }
         self.profile.event(event, timeline)
     }

@@ -5,6 +5,7 @@ mod budget;
 mod check;
 mod diff;
 mod export;
+mod names;
 mod open;
 mod progress;
 mod report;

@@ -11,7 +11,6 @@ use crate::report::reading::{
     self, Around, At, Followed, LivesSink, Moment, OverTime, ProfileSink, Stop, Table, follow,
 };
 use crate::report::{Report as Facts, json, replay};
-use crate::symbol::names::Symbols;
 use crate::term::{
     Style, write_around, write_at, write_chart, write_lives, write_owners, write_several,
     write_stacks, write_summary, write_table, write_tree,
@@ -19,6 +18,7 @@ use crate::term::{
 use crate::timeline::Sink;
 
 use super::args::{Question, Report};
+use super::names::TraceNames;
 use super::open::open;
 use super::{Failure, one_line, style_for};
 
@@ -75,7 +75,8 @@ enum Answer {
 fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
     let filter = || args.filter.clone();
     let stop = args.filter.until.map_or(Stop::End, Stop::After);
-    match args.question {
+    let mut names = TraceNames::of(trace);
+    let answer = match args.question {
         Question::Summary | Question::Events(_) => {
             let facts = replay(&mut *open(trace)?).map_err(unreadable(trace))?;
             Ok(Answer::Summary(Box::new(facts)))
@@ -84,11 +85,12 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
             let mut at = At::new(filter());
             let stop = stop_at(moment, trace)?;
             say_if_over(trace, stop, &tell(trace, stop, &mut at)?);
-            Ok(Answer::At(Box::new(at.into_then())))
+            Ok(Answer::At(Box::new(at.into_named(&mut names))))
         }
         Question::Around(range) => {
             let mut around = Around::new(range, filter());
             tell(trace, stop, &mut around)?;
+            around.name_owners(&mut names);
             Ok(Answer::Around(Box::new(around)))
         }
         Question::By(by) => {
@@ -99,20 +101,24 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
         Question::Reservations => {
             let mut lives = LivesSink::new(filter());
             tell(trace, stop, &mut lives)?;
-            let lives = lives.into_lives(&mut Symbols::default());
+            let lives = lives.into_lives(&mut names);
             Ok(Answer::Lives(Box::new(lives)))
         }
-        Question::Owners | Question::Stacks | Question::Tree(..) => by_stack(args, trace),
+        Question::Owners | Question::Stacks | Question::Tree(..) => {
+            by_stack(args, trace, &mut names)
+        }
         Question::Timeline => {
             let mut over_time = OverTime::new(filter());
             tell(trace, stop, &mut over_time)?;
             Ok(Answer::Timeline(Box::new(over_time.into_steps())))
         }
-    }
+    };
+    names.take_notes().iter().for_each(|note| say(note));
+    answer
 }
 
 /// Answers that are made of stacks; without any there is none.
-fn by_stack(args: &Report, trace: &Path) -> Result<Answer, Failure> {
+fn by_stack(args: &Report, trace: &Path, names: &mut TraceNames) -> Result<Answer, Failure> {
     let stop = args.filter.until.map_or(Stop::End, Stop::After);
     let mut profile = ProfileSink::new(args.filter.clone());
     tell(trace, stop, &mut profile)?;
@@ -124,13 +130,12 @@ fn by_stack(args: &Report, trace: &Path) -> Result<Answer, Failure> {
         );
         return Err(Failure::new(2, error));
     }
-    let mut namer = Symbols::default();
     Ok(match args.question {
-        Question::Owners => Answer::Owners(Box::new(profile.by_owner(&mut namer))),
+        Question::Owners => Answer::Owners(Box::new(profile.by_owner(names))),
         Question::Tree(direction, weight) => {
-            Answer::Tree(Box::new(profile.tree(&mut namer, direction, weight)))
+            Answer::Tree(Box::new(profile.tree(names, direction, weight)))
         }
-        _ => Answer::Stacks(Box::new(profile.by_stack(&mut namer))),
+        _ => Answer::Stacks(Box::new(profile.by_stack(names))),
     })
 }
 

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 
 use crate::abi::{CALLS, CallKind, CallSet, Prot};
-use crate::export::jsonl::JsonLines;
+use crate::export::jsonl::{JsonLines, StackLines};
 use crate::mm::{AddressSpace, Backing, Vma};
 use crate::report::Summary;
 use crate::symbol::names::{LiveNames, Whose};
 use crate::symbol::unwind::Unwinder;
 use crate::term::strace::{self, StraceFormat};
-use crate::term::{Pretty, Style, write_summary};
+use crate::term::{Pretty, StackView, Style, write_summary};
 use crate::timeline::{
-    Event, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
+    Event, Namer, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
 };
 use crate::trace_file::TraceWriter;
 use crate::tracee::{
@@ -45,8 +45,8 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
         Stops::Seccomp => "seccomp: only memory calls stop".to_owned(),
         Stops::Syscall => "syscall: every system call stops".to_owned(),
     };
-    let outputs = Outputs::open(trace, shown, &info)?;
     let names = trace.stacks.then(LiveNames::default);
+    let outputs = Outputs::open(trace, shown, &info, names.as_ref())?;
     if trace.verbose {
         say(&format!("calls are stopped by {}", info.stops));
     }
@@ -157,7 +157,18 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn open(trace: &Trace, shown: CallSet, info: &TraceInfo) -> Result<Outputs, Failure> {
+    fn open(
+        trace: &Trace,
+        shown: CallSet,
+        info: &TraceInfo,
+        names: Option<&LiveNames>,
+    ) -> Result<Outputs, Failure> {
+        let stacks = || {
+            names.map(|names| Stacks {
+                names: Box::new(names.clone()),
+                depth: trace.stack_depth,
+            })
+        };
         let cannot = |what: &std::path::Path| format!("cannot write to {}", what.display());
         let file = match &trace.output {
             None => None,
@@ -176,7 +187,7 @@ impl Outputs {
                     .with_context(|| cannot(path))
                     .map_err(|error| Failure::new(125, error))?;
                 let plain = Style::choose(trace.color, None, |name| std::env::var_os(name));
-                Some(live(trace.format, log, plain, shown, true, info))
+                Some(live(trace.format, log, plain, shown, true, info, stacks()))
             }
             (None, Quiet::No) => Some(live(
                 trace.format,
@@ -185,6 +196,7 @@ impl Outputs {
                 shown,
                 false,
                 info,
+                stacks(),
             )),
         };
         let live_on_stderr = trace.log.is_none();
@@ -197,6 +209,17 @@ impl Outputs {
     }
 }
 
+/// Frames shown of a stack in a live timeline for people.
+const STACK_DEPTH: usize = 16;
+
+/// How stacks are shown.
+pub(super) struct Stacks {
+    /// What frames are called.
+    pub names: Box<dyn Namer>,
+    /// Most frames of a stack, if the user says so.
+    pub depth: Option<usize>,
+}
+
 /// The renderer of a live timeline, or of one that is told again.
 pub(super) fn live(
     format: Format,
@@ -205,19 +228,35 @@ pub(super) fn live(
     shown: CallSet,
     to_file: bool,
     info: &TraceInfo,
+    stacks: Option<Stacks>,
 ) -> Box<dyn Sink> {
+    let view = |stacks: Stacks, depth| StackView::new(stacks.names, stacks.depth.unwrap_or(depth));
     match format {
-        Format::Pretty => Box::new(Pretty::new(out, style, shown)),
-        Format::Strace => Box::new(StraceFormat::new(
-            out,
-            strace::Options {
+        Format::Pretty => {
+            let pretty = Pretty::new(out, style, shown);
+            match stacks {
+                Some(stacks) => Box::new(pretty.with_stacks(view(stacks, STACK_DEPTH))),
+                None => Box::new(pretty),
+            }
+        }
+        Format::Strace => {
+            let options = strace::Options {
                 calls: shown,
                 signals: true,
                 to_file,
-            },
-        )),
+            };
+            let strace = StraceFormat::new(out, options);
+            match stacks {
+                // strace itself shows them whole.
+                Some(stacks) => Box::new(strace.with_stacks(view(stacks, usize::MAX))),
+                None => Box::new(strace),
+            }
+        }
         Format::Jsonl => {
-            let lines = JsonLines::new(out, info);
+            let mut lines = JsonLines::new(out, info);
+            if let Some(stacks) = stacks {
+                lines = lines.with_stacks(StackLines::new(stacks.names));
+            }
             // Unless somebody asks for less, all is told.
             match shown == CallSet::default() {
                 true => Box::new(lines),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::report::Maker;
-use crate::units::{SpaceId, Timestamp};
+use crate::units::{SpaceId, StackId, Timestamp};
 
 /// Which of the two states bytes are in: an index of the arrays here.
 pub(super) fn state_of(reserved: bool) -> usize {
@@ -17,6 +17,8 @@ pub struct First {
     pub time: Timestamp,
     /// Which event; [`Made::Began`](crate::report::Made::Began) for what a space began with.
     pub by: Maker,
+    /// Who called, if that was recorded: a stack of its trace.
+    pub stack: Option<StackId>,
 }
 
 /// The mappings of one shape in one space. Arrays hold reserved bytes, then committed ones.

@@ -1,16 +1,19 @@
 //! Keeps of a trace what a comparison needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
 use crate::report::{Made, Maker, Report};
-use crate::timeline::{Began, CallEvent, Event, EventKind, Sink, SpaceState, Timeline};
-use crate::units::{SpaceId, Tid};
+use crate::timeline::{
+    Began, CallEvent, Event, EventKind, Namer, Sink, SpaceState, Stacks, Timeline,
+};
+use crate::units::{SpaceId, StackId, Tid};
 
 use super::cells::{Cell, First};
 use super::known::{Known, Shapes};
 use super::lineage::Lineage;
+use super::owner::Owner;
 use super::steps::{Step, Steps};
 
 /// A sink that keeps of a trace what a comparison needs; its memory depends on the number of
@@ -23,6 +26,7 @@ pub struct Collector {
     /// Which space each task is in.
     tasks: HashMap<Tid, SpaceId>,
     steps: Steps,
+    stacks: Stacks,
 }
 
 /// Where a space stands among the others.
@@ -43,6 +47,24 @@ pub struct Recorded {
     pub(super) cells: Vec<Cell>,
     pub(super) lines: HashMap<SpaceId, Line>,
     pub(super) steps: Steps,
+    /// Who made the first mapping of a cell.
+    pub(super) owners: HashMap<StackId, Owner>,
+    stacks: Stacks,
+}
+
+impl Recorded {
+    /// Whether the trace holds stacks, so that it can be told who made a mapping.
+    pub fn has_stacks(&self) -> bool {
+        !self.stacks.is_empty()
+    }
+
+    /// Finds out who made the mappings.
+    pub fn name_owners(&mut self, namer: &mut dyn Namer) {
+        let stacks = self.cells.iter().filter_map(|cell| cell.first.stack);
+        let stacks: BTreeSet<StackId> = stacks.collect();
+        let owner = |id: StackId| Some((id, Owner::of(id, &self.stacks, namer)?));
+        self.owners = stacks.into_iter().filter_map(owner).collect();
+    }
 }
 
 impl Collector {
@@ -57,6 +79,8 @@ impl Collector {
             cells: self.known.cells.list,
             lines: self.lines,
             steps: self.steps,
+            owners: HashMap::new(),
+            stacks: self.stacks,
         }
     }
 
@@ -68,6 +92,10 @@ impl Collector {
                 seq: event.seq,
                 tid: event.tid,
                 what,
+            },
+            stack: match &event.kind {
+                EventKind::Call(call) => call.stack,
+                _ => None,
             },
         };
         match &event.kind {
@@ -167,6 +195,11 @@ impl Collector {
 impl Sink for Collector {
     fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
         self.take(event, timeline);
+        Ok(())
+    }
+
+    fn finish(&mut self, timeline: &Timeline) -> io::Result<()> {
+        self.stacks = timeline.stacks.clone();
         Ok(())
     }
 }

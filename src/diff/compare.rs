@@ -320,6 +320,7 @@ impl Comparison {
             after,
             numbers: counts,
             first: amounts.map(|amount| amount.first),
+            owners: amounts.map(|amount| amount.owner.clone()),
             noise,
         })
     }

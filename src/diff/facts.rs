@@ -7,6 +7,7 @@ use crate::units::{Bytes, SpaceId, Tid};
 
 use super::cells::First;
 use super::json::subject_text;
+use super::owner::Owner;
 use super::role::Role;
 
 /// Two traces (or two sets of traces of one program each) compared.
@@ -178,6 +179,8 @@ pub struct Change {
     pub numbers: [u64; 2],
     /// The first of these mappings, before and after.
     pub first: [Option<First>; 2],
+    /// Who made that, before and after, where it is known.
+    pub owners: [Option<Owner>; 2],
     /// Why it does not count, if so.
     pub noise: Option<Noise>,
 }

@@ -7,6 +7,7 @@ use crate::report::Made;
 
 use super::cells::First;
 use super::facts::*;
+use super::owner::Owner;
 use super::role::Role;
 
 /// The name and version of the object.
@@ -128,8 +129,10 @@ fn change(change: &Change) -> Value {
         after,
         numbers,
         first,
+        owners,
         noise,
     } = change;
+    let owner = |side: usize| owners[side].as_ref().map(Owner::to_string);
     json!({
         "what": subject_text(subject),
         "before": before,
@@ -144,6 +147,7 @@ fn change(change: &Change) -> Value {
         },
         "counts": {"before": numbers[0], "after": numbers[1]},
         "first": {"before": first[0].map(first_object), "after": first[1].map(first_object)},
+        "owner": {"before": owner(0), "after": owner(1)},
         "noise": noise.map(noise_text),
     })
 }
@@ -227,7 +231,7 @@ fn size_text(bytes: u64) -> String {
 }
 
 fn first_object(first: First) -> Value {
-    let First { time, by } = first;
+    let First { time, by, stack: _ } = first;
     let text = match by.what {
         Made::Began => None,
         Made::Call(..) | Made::Checked | Made::Sampled => Some(by.what.to_string()),

@@ -3,7 +3,8 @@
 //! A [`Collector`] keeps of each trace what a comparison needs, [`compare`] makes a [`Diff`] of
 //! them: facts only, exact bytes. Addresses, process ids and the order in which threads came differ
 //! between any two runs; so spaces are paired by their way down the process tree (`pair.rs`),
-//! mappings by what they are for (`role.rs`), calls by a form without addresses (`steps.rs`).
+//! mappings by what they are for (`role.rs`) and, where both traces hold stacks, by who made them
+//! (`owner.rs`), calls by a form without addresses (`steps.rs`).
 //! Every byte that is mapped at the end of a space belongs to exactly one role, so the listed
 //! changes add up to the difference of their figure. `noise.rs` holds what does not count.
 
@@ -18,6 +19,7 @@ pub mod json;
 mod known;
 mod lineage;
 mod noise;
+mod owner;
 mod pair;
 mod pieces;
 mod role;
@@ -28,4 +30,5 @@ pub use cells::First;
 pub use collect::{Collector, Recorded};
 pub use compare::compare;
 pub use facts::*;
+pub use owner::Owner;
 pub use role::{Anon, Role, Shape, without_versions};

@@ -7,6 +7,7 @@ use crate::units::SpaceId;
 
 use super::cells::First;
 use super::collect::{Line, Recorded};
+use super::owner::Owner;
 use super::role::{Role, Shape, file_name, without_versions};
 
 /// The role of a space: the way down the process tree to it.
@@ -178,6 +179,8 @@ pub(super) struct Amount {
     pub most: u64,
     /// The first.
     pub first: Option<First>,
+    /// Who made that, if it is known.
+    pub owner: Option<Owner>,
     /// The name of the file.
     pub name: String,
 }
@@ -190,11 +193,14 @@ impl Amount {
         }
         self.count = self.count.saturating_add(other.count);
         self.most = self.most.saturating_add(other.most);
-        self.first = match (self.first, other.first) {
-            (Some(first), Some(other)) if other.time < first.time => Some(other),
-            (None, other) => other,
-            (first, _) => first,
+        let earlier = match (self.first, other.first) {
+            (Some(first), Some(other)) => other.time < first.time,
+            (first, _) => first.is_none(),
         };
+        if earlier {
+            self.first = other.first;
+            self.owner.clone_from(&other.owner);
+        }
         if self.name.is_empty() {
             self.name.clone_from(&other.name);
         }
@@ -236,6 +242,7 @@ pub(super) fn tally(
             count: if whole { 0 } else { cell.alive_at_end },
             most: if whole { 0 } else { cell.most_alive },
             first: Some(cell.first),
+            owner: (cell.first.stack).and_then(|stack| trace.owners.get(&stack).cloned()),
             name: match trace.shapes.names.get(cell.shape as usize) {
                 Some(name) if !whole => name.clone(),
                 _ => String::new(),
@@ -252,6 +259,9 @@ pub(super) fn tally(
 /// How often two groups are held against each other. Beyond it, groups of sizes that the other side
 /// does not have are new and gone.
 const MOST_LOOKS: usize = 50_000_000;
+
+/// What one function made may be so many times as large in the other trace.
+const AS_MUCH: u64 = 64;
 
 /// Keys that belong together, with those that are the same on both sides.
 pub(super) fn groups(
@@ -293,8 +303,18 @@ fn mapped(amount: &Amount) -> u64 {
     amount.end[0].saturating_add(amount.end[1])
 }
 
-/// How far two groups of mappings are from being one; `None` if they are not.
-fn distance(key: &Key, amount: &Amount, other: &Key, theirs: &Amount) -> Option<(u64, u64)> {
+/// Whether two groups were made by one function: 0 if so, 1 if nobody knows, 2 if not.
+fn strangers(amount: &Amount, theirs: &Amount) -> u64 {
+    let owners = amount.owner.as_ref().zip(theirs.owner.as_ref());
+    match owners.and_then(|(mine, theirs)| mine.is(theirs)) {
+        Some(true) => 0,
+        None => 1,
+        Some(false) => 2,
+    }
+}
+
+/// How far two groups of mappings are from being one, who made them first; `None` if they are not.
+fn distance(key: &Key, amount: &Amount, other: &Key, theirs: &Amount) -> Option<(u64, u64, u64)> {
     let (Some(shape), Some(their_shape)) = (&key.shape, &other.shape) else {
         return None;
     };
@@ -302,7 +322,8 @@ fn distance(key: &Key, amount: &Amount, other: &Key, theirs: &Amount) -> Option<
         return None;
     }
     match (&shape.role, &their_shape.role) {
-        // Of one kind, and neither more than twice the other: one that grew.
+        // Of one kind, and neither more than twice the other: one that grew. What one function made may
+        // have grown more.
         (Role::Anon(mine), Role::Anon(their)) if mine == their => {
             let (small, large) = (
                 shape.size.min(their_shape.size),
@@ -312,11 +333,13 @@ fn distance(key: &Key, amount: &Amount, other: &Key, theirs: &Amount) -> Option<
             let both = (mapped(amount) == 0) == (mapped(theirs) == 0);
             let order = |first: Option<First>| first.map_or(0, |first| first.time.0);
             let apart = order(amount.first).abs_diff(order(theirs.first));
-            (large / 2 <= small && both).then_some((large - small, apart))
+            let strangers = strangers(amount, theirs);
+            let alike = large / 2 <= small || strangers == 0 && large / AS_MUCH <= small;
+            (alike && both).then_some((strangers, large - small, apart))
         }
         // The same file elsewhere.
         (Role::File(name), Role::File(their)) | (Role::Shared(name), Role::Shared(their)) => {
-            (file_name(name) == file_name(their)).then_some((0, 0))
+            (file_name(name) == file_name(their)).then_some((0, 0, 0))
         }
         _ => None,
     }

@@ -18,13 +18,27 @@
 //! | `check`, `resync` | the model was compared with the kernel's map; `resync` if they differed |
 //! | `note`, `lost` | a remark; observations that were lost |
 //! | `file` | what a mapped file of code says of itself; it repeats the number of the event before |
-//! | `observed` | something was seen that has made no event yet: a call cut short |
+//! | `observed` | something was seen that makes no event of its own: a call cut short; a stack (`what` is `stack`), before the first call that has it, with its `frames`, innermost first |
 //! | `end` | nothing is missing before it; what the trace lacked that the lines were made from |
 //! | `summary` | the report, as `memtrace report --json` prints it |
+//!
+//! With `-k` a call has `stack`, the number of its stack, and `owner`, the innermost function of it
+//! that is no bare wrapper of the call. What the stack is, is said once, before: `frames` are objects with
+//! `function` (null if no name is known), `offset` in it, `module`, `module_offset` (in its file),
+//! `address` of code in no file, `file`, `line`, and `inlined` for a function that has no frame of its
+//! own; `end` is `root`, or why there are no more frames: `cut`, `lost`, `deep`. So
+//!
+//! ```text
+//! jq -c 'select(.type == "call" and .owner == "sysmalloc")'
+//! jq -n 'reduce inputs as $line ({}; if $line.frames then .[$line.stack | tostring] = $line.frames else . end)'
+//! ```
+//!
+//! finds the calls of one function, and makes a table of all stacks. A call that was refused has
+//! `failure`: its `causes`, whether they are `proven`, and the `figures` they follow from.
 
 use std::io::{self, Write};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::abi::CallSet;
 use crate::decode::{RawCall, shows};
@@ -34,10 +48,12 @@ use crate::trace_file::jsonl::{self, WireDamage};
 use crate::units::Timestamp;
 
 mod line;
+mod stack;
 #[cfg(test)]
 mod tests;
 
 pub use line::line;
+pub use stack::StackLines;
 
 /// Bytes that are kept back while events come fast.
 const BUFFER: usize = 32 << 10;
@@ -55,6 +71,7 @@ pub struct JsonLines<W: Write> {
     pending: Option<Pending>,
     /// The calls that are told of; `None` for all.
     shown: Option<CallSet>,
+    stacks: Option<StackLines>,
 }
 
 /// An observation that no line has yet.
@@ -62,6 +79,8 @@ struct Pending {
     what: &'static str,
     time: Timestamp,
     raw: String,
+    /// What its own line says besides.
+    more: Option<Map<String, Value>>,
     /// Calls cut short may be told before the event of this observation itself.
     after_calls: bool,
 }
@@ -86,6 +105,7 @@ impl<W: Write> JsonLines<W> {
             seq: 0,
             pending: None,
             shown: None,
+            stacks: None,
         };
         lines.line(&header(info));
         lines
@@ -95,6 +115,14 @@ impl<W: Write> JsonLines<W> {
     pub fn showing(self, shown: CallSet) -> JsonLines<W> {
         JsonLines {
             shown: Some(shown),
+            ..self
+        }
+    }
+
+    /// Names the frames of stacks.
+    pub fn with_stacks(self, stacks: StackLines) -> JsonLines<W> {
+        JsonLines {
+            stacks: Some(stacks),
             ..self
         }
     }
@@ -142,10 +170,18 @@ impl<W: Write> JsonLines<W> {
     /// A line of its own for an observation that has made no event.
     fn line_of_pending(&mut self) {
         if let Some(Pending {
-            what, time, raw, ..
+            what,
+            time,
+            raw,
+            more,
+            ..
         }) = self.pending.take()
         {
-            let line = json!({"type": "observed", "what": what, "seq": self.seq, "time": time.0});
+            let mut line =
+                json!({"type": "observed", "what": what, "seq": self.seq, "time": time.0});
+            if let (Value::Object(line), Some(more)) = (&mut line, more) {
+                line.extend(more);
+            }
             self.line_with(&line, &raw);
         }
     }
@@ -162,10 +198,15 @@ impl<W: Write> Sink for JsonLines<W> {
     fn observation(&mut self, observation: &Observation) -> io::Result<()> {
         self.line_of_pending();
         self.observations += 1;
+        let more = match &mut self.stacks {
+            Some(stacks) => stacks.observed(observation),
+            None => None,
+        };
         self.pending = Some(Pending {
             what: jsonl::what(observation),
             time: observation.time,
             raw: report_json::safe(jsonl::raw(observation)?),
+            more,
             after_calls: matches!(
                 observation.what,
                 Observed::Checkpoint { .. } | Observed::SpaceEnded { .. }
@@ -182,7 +223,11 @@ impl<W: Write> Sink for JsonLines<W> {
             // What was observed gets a line of its own.
             EventKind::CallEntered { raw, .. } if !self.shows(raw) => return Ok(()),
             EventKind::Call(call) if !self.shows(&call.raw) => unshown(event),
-            _ => line(event, timeline),
+            _ => {
+                let mut line = line(event, timeline);
+                put_owner(&mut line, event, timeline, self.stacks.as_mut());
+                line
+            }
         };
         self.seq = event.seq;
         let is_call = matches!(event.kind, EventKind::Call(_));
@@ -212,6 +257,19 @@ impl<W: Write> Sink for JsonLines<W> {
             self.line(&summary_line(&summary.into_report()));
         }
         self.idle()
+    }
+}
+
+/// Says who is behind a call, where stacks are named.
+pub fn put_owner(
+    line: &mut Value,
+    event: &Event,
+    timeline: &Timeline,
+    stacks: Option<&mut StackLines>,
+) {
+    let owner = stacks.and_then(|stacks| stacks.owner(event, &timeline.stacks));
+    if let (Value::Object(line), Some(owner)) = (line, owner) {
+        line.insert("owner".to_owned(), owner);
     }
 }
 

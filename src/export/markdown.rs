@@ -100,6 +100,10 @@ fn list(out: &mut dyn Write, changes: &[&Change], when: &str, several: bool) -> 
         let figure = json::figure_name(change.figure);
         let kind = json::kind_name(change.kind);
         let first = words::first_of(change);
+        let owner = words::owner_of(change, SIGNS);
+        if !owner.is_empty() {
+            what.push_str(&format!(", {}", cell(&owner)));
+        }
         writeln!(out, "| {delta} | {figure} | {kind} | {what} | {first} |")?;
     }
     let rest = changes.get(LISTED..).unwrap_or_default();

@@ -20,17 +20,25 @@ use crate::timeline::{Frame, ModuleId, Namer, TraceInfo};
 
 use message as proto;
 
-/// Build ids of modules, by path.
-pub type BuildIds = HashMap<Arc<str>, Arc<[u8]>>;
+/// What a profile says beside its samples.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// What is true of the whole trace.
+    pub info: TraceInfo,
+    /// The program; pprof shows the name of the first mapping.
+    pub program: Arc<str>,
+    /// Build ids of files of code, by path.
+    pub build_ids: HashMap<Arc<str>, Arc<[u8]>>,
+}
 
 /// Writes `profile`.
 pub fn write(
     out: &mut dyn Write,
     profile: &Profile,
     namer: &mut dyn Namer,
-    (info, build_ids): (&TraceInfo, &BuildIds),
+    about: &About,
 ) -> io::Result<()> {
-    let bytes = encode(profile, namer, info, build_ids).encode_to_vec();
+    let bytes = encode(profile, namer, about).encode_to_vec();
     let mut gzip = GzEncoder::new(out, Compression::default());
     gzip.write_all(&bytes)?;
     gzip.finish()?;
@@ -46,15 +54,12 @@ struct Tables<'a> {
     places: HashMap<Frame, u64>,
     remarks: HashMap<Arc<str>, u64>,
     mappings: HashMap<ModuleId, u64>,
-    build_ids: &'a BuildIds,
+    profile_of: &'a Profile,
+    about: &'a About,
 }
 
-fn encode(
-    profile: &Profile,
-    namer: &mut dyn Namer,
-    info: &TraceInfo,
-    build_ids: &BuildIds,
-) -> proto::Profile {
+fn encode(profile: &Profile, namer: &mut dyn Namer, about: &About) -> proto::Profile {
+    let info = &about.info;
     let mut tables = Tables {
         profile: proto::Profile::default(),
         strings: HashMap::new(),
@@ -62,7 +67,8 @@ fn encode(
         places: HashMap::new(),
         remarks: HashMap::new(),
         mappings: HashMap::new(),
-        build_ids,
+        profile_of: profile,
+        about,
     };
     // String 0 is the empty one.
     tables.string("");
@@ -82,6 +88,7 @@ fn encode(
         let command = tables.string(&info.command.join(" "));
         tables.profile.comment.push(command);
     }
+    tables.program();
     let process = tables.string("process");
     let mut labels = Labels::new(&profile.stacks, namer);
     for entry in &profile.entries {
@@ -89,7 +96,7 @@ fn encode(
         if value.iter().all(|value| *value == 0) {
             continue;
         }
-        let location_id = tables.way(&entry.source, profile, &mut labels);
+        let location_id = tables.way(&entry.source, &mut labels);
         let label = proto::Label {
             key: process,
             text: tables.string(&entry.process),
@@ -129,14 +136,14 @@ impl Tables<'_> {
     }
 
     /// The places of a source, innermost first.
-    fn way(&mut self, source: &Source, profile: &Profile, labels: &mut Labels<'_>) -> Vec<u64> {
+    fn way(&mut self, source: &Source, labels: &mut Labels<'_>) -> Vec<u64> {
         // What fork(2) copied comes from a stack, too.
         let mut inner = source;
         while let Source::Fork(Some(copied)) = inner {
             inner = copied;
         }
         let frames = match inner {
-            Source::Stack(id) => profile.stacks.frames(*id),
+            Source::Stack(id) => self.profile_of.stacks.frames(*id),
             _ => &[],
         };
         let mut way: Vec<u64> = Vec::with_capacity(frames.len());
@@ -144,7 +151,7 @@ impl Tables<'_> {
         for frame in frames {
             let names = labels.frame(*frame);
             told += names.len();
-            way.push(self.place(*frame, &names, profile));
+            way.push(self.place(*frame, &names));
         }
         // What else there is to say has no frame.
         for remark in labels.source(source).iter().skip(told) {
@@ -153,12 +160,12 @@ impl Tables<'_> {
         way
     }
 
-    fn place(&mut self, frame: Frame, names: &[Label], profile: &Profile) -> u64 {
+    fn place(&mut self, frame: Frame, names: &[Label]) -> u64 {
         if let Some(known) = self.places.get(&frame) {
             return *known;
         }
         let (mapping_id, address) = match frame {
-            Frame::Module { module, offset } => (self.mapping(module, offset, profile), offset),
+            Frame::Module { module, offset } => (self.mapping(module, offset), offset),
             Frame::Bare { pc, .. } => (0, pc.0),
         };
         let id = self.add_place(mapping_id, address, names);
@@ -207,8 +214,21 @@ impl Tables<'_> {
         id
     }
 
+    /// The mapping of the program is the first, if any stack leads through it.
+    fn program(&mut self) {
+        let modules = (0..).map(ModuleId).map_while(|id| {
+            let module = self.profile_of.stacks.module(id)?;
+            Some((id, Arc::clone(&module.path)))
+        });
+        let mut modules = modules;
+        let program = modules.find(|(_, path)| *path == self.about.program);
+        if let Some((id, _)) = program {
+            self.mapping(id, 0);
+        }
+    }
+
     /// A mapping holds offsets from 0 to beyond the last that any frame has.
-    fn mapping(&mut self, module: ModuleId, offset: u64, profile: &Profile) -> u64 {
+    fn mapping(&mut self, module: ModuleId, offset: u64) -> u64 {
         let beyond = offset.saturating_add(1).checked_next_multiple_of(0x1000);
         let beyond = beyond.unwrap_or(u64::MAX);
         if let Some(id) = self.mappings.get(&module) {
@@ -218,9 +238,9 @@ impl Tables<'_> {
             }
             return *id;
         }
-        let path = profile.stacks.module(module);
+        let path = self.profile_of.stacks.module(module);
         let path: Arc<str> = path.map_or_else(|| "?".into(), |module| Arc::clone(&module.path));
-        let build_id = self.build_ids.get(&path).cloned();
+        let build_id = self.about.build_ids.get(&path).cloned();
         let build_id: Option<String> =
             build_id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect());
         let filename = self.string(&path);

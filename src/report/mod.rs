@@ -15,6 +15,7 @@ pub mod reading;
 pub mod recognize;
 mod replay;
 mod space;
+mod stack;
 mod summary;
 
 #[cfg(test)]
@@ -24,4 +25,5 @@ pub use facts::*;
 pub use failures::{Refusals, RefusedCalls, failure_object};
 pub use places::{Place, PlaceBytes};
 pub use replay::{replay, replay_into};
+pub use stack::{Code, Step, Steps};
 pub use summary::Summary;

@@ -270,6 +270,10 @@ fn list(
                 first => format!("first at {first}"),
             });
         }
+        let owner = words::owner_of(change, signs);
+        if !owner.is_empty() {
+            pieces.push(owner);
+        }
         page.line.push("  ");
         let indent = page.line.width();
         page.wrap(indent, Role::Plain, ", ", &pieces)?;

@@ -13,6 +13,7 @@ mod names;
 mod page;
 mod pretty;
 mod reading;
+mod stack;
 pub mod strace;
 mod style;
 mod summary;
@@ -28,5 +29,6 @@ pub use reading::{
     write_around, write_at, write_chart, write_lives, write_owners, write_several, write_stacks,
     write_table, write_tree,
 };
+pub use stack::StackView;
 pub use style::{ColorChoice, Painted, Role, Style};
 pub use summary::write_summary;

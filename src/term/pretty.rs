@@ -19,16 +19,20 @@ use crate::mm::Totals;
 use crate::timeline::{
     Began, CheckCause, Checked, Event, EventKind, SignalSeen, Sink, TaskEnd, TaskOrigin, Timeline,
 };
-use crate::units::{SpaceId, Tid};
+use crate::units::{SpaceId, StackId, Tid};
 
 use super::failure::failure_words;
-use super::{Elapsed, Line, Role, SIZE_WIDTH, SignalName, Size, Style, escaped, width_of};
+use super::{
+    Elapsed, Line, Role, SIZE_WIDTH, SignalName, Size, StackView, Style, escaped, width_of,
+};
 pub(super) use change::push_change;
 use columns::{Columns, GAP};
 pub(super) use words::push_how;
 
 /// Differences shown of one comparison; a report holds them all.
 const DIFFERENCES: usize = 4;
+/// Stacks are set off from what else stands below a line.
+const STACK_INDENT: usize = 2;
 
 /// A [`Sink`] that writes the timeline.
 pub struct Pretty<W: Write> {
@@ -40,6 +44,7 @@ pub struct Pretty<W: Write> {
     /// Widest `comm/tid` and tid so far.
     widest: (usize, usize),
     began: bool,
+    stacks: Option<StackView>,
 }
 
 impl<W: Write> Pretty<W> {
@@ -53,7 +58,14 @@ impl<W: Write> Pretty<W> {
             line: Line::default(),
             widest: (0, 0),
             began: false,
+            stacks: None,
         }
+    }
+
+    /// Shows stacks below calls that have one.
+    pub fn with_stacks(self, stacks: StackView) -> Pretty<W> {
+        let stacks = Some(stacks);
+        Pretty { stacks, ..self }
     }
 
     /// The terminal has another width from now on.
@@ -141,6 +153,18 @@ impl<W: Write> Pretty<W> {
             self.line.push(word);
         }
         self.end()
+    }
+
+    fn stack(&mut self, stack: StackId, timeline: &Timeline) -> io::Result<()> {
+        let Some(view) = &mut self.stacks else {
+            return Ok(());
+        };
+        let indent = self.columns.time + GAP + STACK_INDENT;
+        for line in view.lines(stack, timeline, &self.style) {
+            self.line.below(indent, &line);
+            self.end()?;
+        }
+        Ok(())
     }
 
     fn totals(&mut self, now: &Totals) {
@@ -312,8 +336,11 @@ impl<W: Write> Sink for Pretty<W> {
                 self.begin(event, timeline);
                 row::push_call(&mut self.line, call, info, &self.columns, &self.style);
                 self.end()?;
-                match &call.failure {
-                    Some(failure) => self.below(Role::Error, &failure_words(failure)),
+                if let Some(failure) = &call.failure {
+                    self.below(Role::Error, &failure_words(failure))?;
+                }
+                match call.stack {
+                    Some(stack) => self.stack(stack, timeline),
                     None => Ok(()),
                 }
             }

@@ -20,6 +20,8 @@ use crate::decode::{Fetched, RawCall, is_memory_call, shows};
 use crate::timeline::{CallEvent, Ended, Event, EventKind, Sink, TaskEnd, TaskOrigin, Timeline};
 use crate::units::Tid;
 
+use super::StackView;
+use super::stack::strace_lines;
 use args::{Arguments, Returned};
 
 /// Where strace begins the ` = ` of a result.
@@ -60,6 +62,13 @@ pub struct StraceFormat<W> {
     tasks: BTreeSet<Tid>,
     /// The table a task's last call counted in, where it is not the usual one.
     modes: BTreeMap<Tid, Abi>,
+    /// Who called is shown, too: as `-k` does.
+    stacks: Option<StackView>,
+}
+
+/// Text of a tracee's as strace escapes it.
+pub(super) fn harmless(text: &[u8]) -> String {
+    text::escape(text, b"")
 }
 
 /// A line whose end is not known yet.
@@ -84,7 +93,14 @@ impl<W: Write> StraceFormat<W> {
             split: BTreeSet::new(),
             tasks: BTreeSet::new(),
             modes: BTreeMap::new(),
+            stacks: None,
         }
+    }
+
+    /// Shows stacks below calls that have one, as `strace -k` does.
+    pub fn with_stacks(self, stacks: StackView) -> StraceFormat<W> {
+        let stacks = Some(stacks);
+        StraceFormat { stacks, ..self }
     }
 
     /// Gives the writer back.
@@ -259,14 +275,21 @@ impl<W: Write> StraceFormat<W> {
 }
 
 impl<W: Write> Sink for StraceFormat<W> {
-    fn event(&mut self, event: &Event, _: &Timeline) -> io::Result<()> {
+    fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
         let tid = event.tid;
         match &event.kind {
             EventKind::TaskBegan { parent, origin } => self.began(tid, *parent, *origin),
             EventKind::CallEntered { raw, fetched } if self.shows(raw) => {
                 self.entered(tid, raw, fetched)
             }
-            EventKind::Call(call) if self.shows(&call.raw) => self.returned(tid, call),
+            EventKind::Call(call) if self.shows(&call.raw) => {
+                self.returned(tid, call)?;
+                let (Some(view), Some(stack)) = (&mut self.stacks, call.stack) else {
+                    return Ok(());
+                };
+                let lines = strace_lines(&view.steps(stack, timeline), view.depth());
+                self.out.write_all(lines.as_bytes())
+            }
             EventKind::Exec { former } => self.executed(tid, *former),
             EventKind::TaskEnded(end) => self.ended(tid, *end),
             EventKind::Signal(signal) if self.options.signals => {

@@ -20,3 +20,6 @@ pub use info::{Bound, Cgroup, Environment, Limit, Limits, TraceInfo};
 pub use observation::*;
 pub use stack::*;
 pub use tracker::{SpaceState, Task, Timeline, read_implies_exec};
+
+#[cfg(test)]
+pub(crate) use stack::testing as stacks_for_tests;

@@ -243,3 +243,75 @@ impl Namer for HeldNames {
         stacks.names(frame).map_or_else(|| [].into(), Arc::clone)
     }
 }
+
+/// Stacks for tests of those who show them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::timeline::{FileSeen, Observation, Observed, Timeline};
+    use crate::units::Timestamp;
+
+    /// A stack of libc, a program with an inlined function and a hostile name, and bare code; and one of
+    /// a single frame without a name.
+    pub(crate) fn tell(timeline: &mut Timeline) {
+        let mut see = |what| {
+            let time = Timestamp(0);
+            timeline.observe(Observation { time, what }, &mut Vec::new());
+        };
+        let paths = ["/usr/lib/x86_64-linux-gnu/libc.so.6", "/srv/ser\u{1b}ver"];
+        for (inode, path) in (1..).zip(paths) {
+            let file = FileId {
+                inode,
+                ..FileId::default()
+            };
+            let path: Arc<str> = path.into();
+            see(Observed::File(FileSeen {
+                space: SpaceId(1),
+                path: Arc::clone(&path),
+                file,
+                build_id: [inode as u8].into(),
+                version: None,
+            }));
+            see(Observed::Module(Module { path, file }));
+        }
+        let at = |module, offset| Frame::Module {
+            module: ModuleId(module),
+            offset,
+        };
+        let bare = Frame::Bare {
+            space: SpaceId(1),
+            pc: Addr(0x7f12_3456),
+        };
+        let name = |function: &str, offset, line: Option<(&str, u32)>| FrameName {
+            function: function.into(),
+            offset,
+            file: line.map(|(file, _)| file.into()),
+            line: line.map_or(0, |(_, line)| line),
+        };
+        let named = |frame: Frame, names: &[FrameName]| (frame, Arc::from(names));
+        see(Observed::Names(NamesSeen {
+            names: vec![
+                named(at(0, 0xff943), &[name("mmap64", 0x13, None)]),
+                named(
+                    at(1, 0x1234),
+                    &[
+                        name("reserve", 4, Some(("/src/heap.rs", 70))),
+                        name("init\u{1b}[2J", 0x44, Some(("/src/main.rs", 12))),
+                    ],
+                ),
+            ],
+        }));
+        let frames = [at(0, 0xff943), at(1, 0x1234), at(1, 0x99), bare];
+        let stacks = [
+            (1, frames.as_slice(), StackEnd::Root),
+            (2, &[at(0, 0x77)], StackEnd::Lost),
+        ];
+        for (id, frames, end) in stacks {
+            see(Observed::Stack(StackSeen {
+                id: StackId(id),
+                frames: frames.into(),
+                end,
+            }));
+        }
+    }
+}

@@ -10,7 +10,7 @@ memtrace [OPTIONS] [--] PROGRAM [ARGS]...   launch (also: memtrace run)
        memtrace report [OPTIONS] TRACE...          what recorded traces tell
        memtrace diff BEFORE AFTER                  what changed between two traces
        memtrace check --max FIGURE=AMOUNT TRACE    whether a trace keeps to its budgets
-       memtrace export --to jsonl TRACE            a recorded trace in another format";
+       memtrace export --to FORMAT TRACE           a recorded trace in another format";
 
 pub(super) const TEMPLATE: &str = "{before-help}Usage: {usage}\n\nOptions:\n{options}{after-help}";
 
@@ -39,25 +39,42 @@ memtrace report: what a trace tells that memtrace -o recorded
   memtrace report --around 7f3107000000 run.mtr
                                              everything that touched this page
   memtrace report --by thread run.mtr        who mapped how much, and what is left of it
+  memtrace report --by reservation run.mtr   what was reserved, by whom, and who committed
+                                             how much of it
   memtrace report --timeline run.mtr         the figures over time
   memtrace report --format strace run.mtr    the events as `strace -f -y` prints them
   memtrace report -e mmap --min-size 64MiB run.mtr
                                              only these events (the sums see them all)
+
+of a trace with stacks (memtrace -k -o run.mtr ./server):
+
+  memtrace report --by owner run.mtr         which function reserved and committed what
+  memtrace report --by stack run.mtr         the same for each stack
+  memtrace report --tree run.mtr             the call tree with what is left at the end
+  memtrace report --tree=up --weight reserved run.mtr
+                                             who is behind what is reserved, from the
+                                             innermost function outwards
 ";
 
 pub(super) const REPORT_NOTES: &str = "
-Without a question (--at, --around, --by, --timeline, --format) it is the summary;
-if only events are chosen (--since ... --space), it is --format pretty.
+Without a question (--at, --around, --by, --tree, --timeline, --format) it is the
+summary; if only events are chosen (--since ... --space), it is --format pretty.
 
 --json prints one object; of several traces {\"schema\":\"memtrace.reports/1\",
 \"reports\":[...]} with such an object for each, its file as \"trace\" in it.
 The rows of a table add up to the sums of the summary. `--format strace` prints
 to a terminal as strace does, and to a file or pipe with the pid in every line,
 as with `--log`.
+An owner is the first function of a stack, from the innermost outwards, that is not
+a bare wrapper of the system call (mmap, sbrk, runtime.sysReserve). What is left at
+the end belongs to the call that took the addresses, what is committed of it to the
+call that committed it; (began: exec), (began: fork) and (grown by page faults) stand
+for what no call did. Of --by reservation the filters choose the reservations, whose
+lives are told whole.
 Lines of `--format jsonl` are a trace that can be read again, unless more than -e
 chooses them.
 
-Exit status: 0; 2 bad usage or unreadable trace
+Exit status: 0; 2 bad usage, unreadable trace, or no stacks where they are needed
 ";
 
 const WORDS: &str = "\

@@ -24,6 +24,8 @@ pub struct Report {
     pub filter: Filter,
     /// As JSON.
     pub json: bool,
+    /// Most frames of a stack that are shown; `None` for as many as the format likes.
+    pub stack_depth: Option<usize>,
     /// Most rows of a table; `None` for all.
     pub top: Option<usize>,
     /// When to use colours.
@@ -133,6 +135,10 @@ pub(super) struct ReportLine {
     #[arg(long, value_name = "pretty|strace|jsonl", value_parser = format)]
     format: Option<Format>,
 
+    /// Most frames of a stack that --format pretty and strace show (default 16, all)
+    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    stack_depth: Option<u32>,
+
     /// Only what happened at TIME or later
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
@@ -197,6 +203,7 @@ pub(super) fn report(line: ReportLine) -> Result<Report, UsageError> {
         question,
         filter,
         json: line.json,
+        stack_depth: line.stack_depth.map(|frames| frames as usize),
         top: match line.top {
             Some(0) => None,
             Some(rows) => Some(rows),
@@ -277,6 +284,12 @@ fn question(line: &ReportLine, filter: &Filter) -> Result<Question, String> {
         }
         (None, _) => Question::Summary,
     };
+    let text = matches!(question, Question::Events(Format::Pretty | Format::Strace));
+    if line.stack_depth.is_some() && !text {
+        return Err(
+            "--stack-depth is about the stacks that --format pretty and strace show".to_owned(),
+        );
+    }
     match question {
         Question::Events(_) if line.json => {
             Err("--format and --json: say --format jsonl for events as JSON".to_owned())

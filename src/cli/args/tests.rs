@@ -115,7 +115,7 @@ fn options_stand_before_and_after_a_command() {
             follow: false,
             duration: Some(Duration::from_millis(1500)),
             stacks: false,
-            stack_depth: 16,
+            stack_depth: None,
             embed_symbols: false,
             verify: Verify::Every(100),
             color: ColorChoice::Never,
@@ -142,6 +142,7 @@ fn reports_read_a_trace() {
         question: Question::Summary,
         filter: Filter::default(),
         json,
+        stack_depth: None,
         top: Some(40),
         color,
     };

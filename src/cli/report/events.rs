@@ -5,15 +5,16 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use crate::abi::CallSet;
-use crate::export::jsonl::{JsonLines, line, summary_line};
+use crate::export::jsonl::{JsonLines, StackLines, line, put_owner, summary_line};
 use crate::report::reading::{Filter, Stop, follow};
 use crate::report::{json, replay_into};
 use crate::timeline::{Event, Sink, Timeline};
 use crate::trace_file::{Damage, Source};
 
 use super::super::args::{Format, Report};
+use super::super::names::TraceNames;
 use super::super::open::open_silently;
-use super::super::run::live;
+use super::super::run::{Stacks, live};
 use super::super::{Failure, style_for};
 use super::{say, unreadable, written_in_part};
 
@@ -24,11 +25,15 @@ pub(super) fn events(args: &Report, format: Format, trace: &Path) -> Result<i32,
         calls: args.filter.calls,
         ..Filter::default()
     };
+    let names = TraceNames::of(trace);
     let told = match format {
-        Format::Jsonl if args.filter == only_calls => all_lines(&mut *source, only_calls.calls),
-        Format::Jsonl => chosen_lines(&mut *source, &args.filter),
-        Format::Pretty | Format::Strace => text(&mut *source, format, args),
+        Format::Jsonl if args.filter == only_calls => {
+            all_lines(&mut *source, only_calls.calls, names.clone())
+        }
+        Format::Jsonl => chosen_lines(&mut *source, &args.filter, names.clone()),
+        Format::Pretty | Format::Strace => text(&mut *source, format, args, names.clone()),
     };
+    names.take_notes().iter().for_each(|note| say(note));
     match told {
         Ok(damage) => {
             if let Some(damage) = damage {
@@ -44,21 +49,27 @@ pub(super) fn events(args: &Report, format: Format, trace: &Path) -> Result<i32,
 /// What was wrong with a trace that was told.
 type Told = io::Result<Option<Damage>>;
 
-fn text(source: &mut dyn Source, format: Format, args: &Report) -> Told {
+fn text(source: &mut dyn Source, format: Format, args: &Report, names: TraceNames) -> Told {
     let filter = &args.filter;
     let style = style_for(args.color, io::stdout());
     let shown = filter.calls.unwrap_or_default();
     // As `--log FILE` has it: where nobody looks at a terminal, every line names its process.
     let to_file = !io::stdout().is_terminal();
     let out = io::BufWriter::with_capacity(1 << 16, Output);
-    let renderer = live(format, out, style, shown, to_file, source.info());
+    let stacks = Stacks {
+        names: Box::new(names),
+        depth: args.stack_depth,
+    };
+    let info = source.info();
+    let renderer = live(format, out, style, shown, to_file, info, Some(stacks));
     let stop = filter.until.map_or(Stop::End, Stop::After);
     Ok(follow(source, stop, &mut Chosen { filter, renderer })?.damage)
 }
 
 /// The lines of a live run, which are a trace themselves, whichever calls they show.
-fn all_lines(source: &mut dyn Source, shown: Option<CallSet>) -> Told {
-    let mut lines = JsonLines::without_report(Output, source.info());
+fn all_lines(source: &mut dyn Source, shown: Option<CallSet>, names: TraceNames) -> Told {
+    let lines = JsonLines::without_report(Output, source.info());
+    let mut lines = lines.with_stacks(StackLines::new(Box::new(names)));
     if let Some(shown) = shown {
         lines = lines.showing(shown);
     }
@@ -68,11 +79,12 @@ fn all_lines(source: &mut dyn Source, shown: Option<CallSet>) -> Told {
 }
 
 /// The header of the live format, some of its lines, and the report of the whole trace.
-fn chosen_lines(source: &mut dyn Source, filter: &Filter) -> Told {
+fn chosen_lines(source: &mut dyn Source, filter: &Filter, names: TraceNames) -> Told {
     JsonLines::without_report(Output, source.info()).idle()?;
     let mut chosen = ChosenLines {
         filter,
         text: String::new(),
+        stacks: StackLines::new(Box::new(names)),
     };
     let report = replay_into(source, &mut [&mut chosen])?;
     chosen.last(&summary_line(&report))?;
@@ -102,12 +114,17 @@ impl Sink for Chosen<'_> {
 struct ChosenLines<'a> {
     filter: &'a Filter,
     text: String,
+    stacks: StackLines,
 }
 
 impl ChosenLines<'_> {
-    fn last(&mut self, value: &serde_json::Value) -> io::Result<()> {
+    fn push(&mut self, value: &serde_json::Value) {
         self.text.push_str(&json::text(value));
         self.text.push('\n');
+    }
+
+    fn last(&mut self, value: &serde_json::Value) -> io::Result<()> {
+        self.push(value);
         self.write()
     }
 
@@ -121,8 +138,12 @@ impl ChosenLines<'_> {
 impl Sink for ChosenLines<'_> {
     fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
         if self.filter.shows(event) {
-            self.text.push_str(&json::text(&line(event, timeline)));
-            self.text.push('\n');
+            if let Some(stack) = self.stacks.first(event, &timeline.stacks) {
+                self.push(&stack);
+            }
+            let mut line = line(event, timeline);
+            put_owner(&mut line, event, timeline, Some(&mut self.stacks));
+            self.push(&line);
         }
         match 1 << 16 <= self.text.len() {
             true => self.write(),

@@ -4,17 +4,18 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
-use crate::timeline::{Observation, Observed, Sink, Timeline};
+use crate::timeline::{HeldNames, Observation, Observed, Sink, Timeline};
 use crate::trace_file::jsonl::JsonlReader;
 use crate::trace_file::tests::{any, info};
 use crate::trace_file::{Damage, DamageReason, OpenError, Source};
 use crate::units::Timestamp;
 
-use super::JsonLines;
+use super::{JsonLines, StackLines};
 
 fn write(observations: &[Observation]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut sink = JsonLines::new(&mut out, &info());
+    let stacks = StackLines::new(Box::new(HeldNames));
+    let mut sink = JsonLines::new(&mut out, &info()).with_stacks(stacks);
     let mut timeline = Timeline::new(info());
     let mut events = Vec::new();
     for observation in observations {
@@ -256,4 +257,41 @@ fn the_damage_of_the_trace_before_is_told_again() {
     assert_eq!(reader.next().expect("memory can be read"), None);
     assert_eq!(reader.damage(), Some(&damage));
     assert_eq!(reader.notes(), ["a note"]);
+}
+
+#[test]
+fn a_stack_is_told_once_with_its_names_and_a_call_names_its_owner() {
+    use crate::timeline::stacks_for_tests;
+    let mut timeline = Timeline::default();
+    stacks_for_tests::tell(&mut timeline);
+    let stack = timeline
+        .stacks
+        .get(crate::units::StackId(1))
+        .expect("it was told");
+    let seen = Observation {
+        time: Timestamp(5),
+        what: Observed::Stack(std::sync::Arc::unwrap_or_clone(std::sync::Arc::clone(
+            stack,
+        ))),
+    };
+    let mut lines = StackLines::new(Box::new(HeldNames));
+    stacks_for_tests::tell(&mut lines.told);
+    let fields = serde_json::Value::Object(lines.observed(&seen).expect("a stack"));
+    assert_eq!(fields["stack"], 1);
+    assert_eq!(fields["end"], "root");
+    let expected = serde_json::json!([
+        {"function": "mmap64", "offset": 19,
+         "module": "/usr/lib/x86_64-linux-gnu/libc.so.6", "module_offset": "0xff943"},
+        {"function": "reserve", "offset": 4, "module": "/srv/ser\u{1b}ver", "module_offset": "0x1234",
+         "file": "/src/heap.rs", "line": 70, "inlined": true},
+        {"function": "init\u{1b}[2J", "offset": 68, "module": "/srv/ser\u{1b}ver",
+         "module_offset": "0x1234", "file": "/src/main.rs", "line": 12},
+        {"function": null, "module": "/srv/ser\u{1b}ver", "module_offset": "0x99"},
+        {"function": null, "address": "0x7f123456"},
+    ]);
+    assert_eq!(fields["frames"], expected);
+    assert_eq!(
+        lines.owner_of(crate::units::StackId(1), &timeline.stacks),
+        Some("reserve".into())
+    );
 }

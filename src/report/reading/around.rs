@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use crate::abi::Prot;
 use crate::report::{Made, Maker, Place};
-use crate::timeline::{CallEvent, Event, EventKind, Sink, SpaceState, Timeline};
+use crate::timeline::{CallEvent, Event, EventKind, Namer, Sink, SpaceState, Stacks, Timeline};
 use crate::units::{AddrRange, SpaceId, Tid, Timestamp};
 
 use super::asked::asked;
 use super::filter::Filter;
+use super::who::OwnerNames;
 
 /// Bytes of the range that are mapped in one way.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,8 @@ pub struct Touch {
     pub event: Event,
     /// The command name of the task that did it; empty if unknown.
     pub comm: Arc<str>,
+    /// Who did it, where a stack tells.
+    pub owner: Option<Arc<str>>,
     /// What was mapped in the range before.
     pub before: Vec<Part>,
     /// What is mapped there after.
@@ -81,6 +84,7 @@ pub struct Around {
     lives: BTreeMap<SpaceId, Life>,
     now: BTreeMap<SpaceId, Vec<Part>>,
     kept: usize,
+    stacks: Stacks,
     /// Events that touched it beyond the first [`Around::MOST`].
     pub more: u64,
 }
@@ -97,7 +101,18 @@ impl Around {
             lives: BTreeMap::new(),
             now: BTreeMap::new(),
             kept: 0,
+            stacks: Stacks::default(),
             more: 0,
+        }
+    }
+
+    /// Finds out who did it, where the trace holds stacks.
+    pub fn name_owners(&mut self, namer: &mut dyn Namer) {
+        let mut owners = OwnerNames::new(&self.stacks, namer);
+        for touch in self.lives.values_mut().flat_map(|life| &mut life.touches) {
+            if let EventKind::Call(call) = &touch.event.kind {
+                touch.owner = call.stack.and_then(|stack| owners.of(stack));
+            }
         }
     }
 
@@ -163,6 +178,7 @@ impl Around {
         life.touches.push(Touch {
             event: event.clone(),
             comm,
+            owner: None,
             before,
             after,
         });
@@ -230,6 +246,11 @@ impl Sink for Around {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn finish(&mut self, timeline: &Timeline) -> io::Result<()> {
+        self.stacks = timeline.stacks.clone();
         Ok(())
     }
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use crate::abi::Prot;
 use crate::mm::{Backing, Totals, Vma, VmaFlags};
 use crate::report::{Place, Report};
-use crate::timeline::{Began, Event, EventKind, Sink, SpaceState, Timeline};
+use crate::timeline::{Began, Event, EventKind, Namer, Sink, SpaceState, Stacks, Timeline};
 use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
 use super::filter::Filter;
 use super::follow::Stop;
 use super::provenance::{Origin, Provenance, RightsChange};
+use super::who::OwnerNames;
 
 /// A moment of a trace, as a user names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +144,8 @@ pub struct Made {
     pub origin: Arc<Origin>,
     /// What gave them their present rights, if that was another event.
     pub change: Option<Arc<RightsChange>>,
+    /// Who mapped them, where a stack tells.
+    pub owner: Option<Arc<str>>,
 }
 
 /// A sink that keeps the spaces as they are after the last event it gets.
@@ -155,6 +158,7 @@ pub struct At {
     living: Vec<SpaceId>,
     time: Timestamp,
     then: Then,
+    stacks: Stacks,
 }
 
 impl At {
@@ -169,6 +173,19 @@ impl At {
 
     /// What was found.
     pub fn into_then(self) -> Then {
+        self.then
+    }
+
+    /// What was found, with the owners of mappings whose stacks the trace holds.
+    pub fn into_named(mut self, namer: &mut dyn Namer) -> Then {
+        let mut owners = OwnerNames::new(&self.stacks, namer);
+        let spaces = self.then.spaces.iter_mut();
+        for made in spaces
+            .flat_map(|space| &mut space.mappings)
+            .flat_map(|mapping| &mut mapping.made)
+        {
+            made.owner = made.origin.first().stack.and_then(|stack| owners.of(stack));
+        }
         self.then
     }
 
@@ -223,6 +240,7 @@ impl At {
                 range,
                 origin: Arc::clone(&piece.origin),
                 change: piece.change.clone(),
+                owner: None,
             });
         }
         let (_, place, name) = largest.unwrap_or_else(|| (0, Place::of(vma, state), None));
@@ -298,6 +316,7 @@ impl Sink for At {
     }
 
     fn finish(&mut self, timeline: &Timeline) -> io::Result<()> {
+        self.stacks = timeline.stacks.clone();
         if !self.living.is_empty() {
             self.then = self.look(timeline, false);
         }

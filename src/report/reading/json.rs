@@ -128,12 +128,14 @@ fn made_by(made: &Made) -> Value {
         range,
         origin,
         change,
+        owner,
     } = made;
     json!({
         "start": hex(range.start()),
         "bytes": range.len(),
         "by": origin_object(origin),
         "changed": change.as_deref().map(change_object),
+        "owner": owner.as_deref(),
     })
 }
 
@@ -227,6 +229,7 @@ fn touch(touch: &Touch) -> Value {
         "what": what,
         "call": by.call(),
         "text": text,
+        "owner": touch.owner.as_deref(),
         "before": touch.before.iter().map(part).collect::<Vec<_>>(),
         "after": touch.after.iter().map(part).collect::<Vec<_>>(),
     })

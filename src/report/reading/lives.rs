@@ -437,3 +437,6 @@ impl Sink for LivesSink {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 pub(crate) mod run;
 
 use crate::abi::Prot;
-use crate::report::Place;
-use crate::timeline::{Began, Observation, Sink, Timeline, TraceInfo};
+use crate::report::{Place, Summary};
+use crate::timeline::{Began, HeldNames, Observation, Sink, Timeline, TraceInfo};
 use crate::trace_file::tests::any::observation;
 use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
@@ -327,10 +327,20 @@ fn ask_all(observations: &[Observation]) {
         By::Kind,
     ]
     .map(|by| Table::of(by, Filter::default()));
+    let mut profile = ProfileSink::new(Filter::default());
+    let mut lives = LivesSink::new(Filter::default());
+    let mut summary = Summary::new(TraceInfo::default());
     let mut timeline = Timeline::new(TraceInfo::default());
     let mut events = Vec::new();
     {
-        let mut sinks: Vec<&mut dyn Sink> = vec![&mut at, &mut around, &mut over_time];
+        let mut sinks: Vec<&mut dyn Sink> = vec![
+            &mut at,
+            &mut around,
+            &mut over_time,
+            &mut profile,
+            &mut lives,
+            &mut summary,
+        ];
         sinks.extend(tables.iter_mut().map(|table| table as &mut dyn Sink));
         for observation in observations {
             timeline.observe(observation.clone(), &mut events);
@@ -361,6 +371,37 @@ fn ask_all(observations: &[Observation]) {
         assert_eq!(*total, totals[0]);
     }
     over_time.into_steps().columns(100);
+    let profile = profile.into_profile();
+    let stacks = profile.by_stack(&mut HeldNames);
+    let owners = profile.by_owner(&mut HeldNames);
+    assert_eq!((stacks.total, owners.total), (totals[0], totals[0]));
+    let sum = |rows: &mut dyn Iterator<Item = Sums>| {
+        let mut sum = Sums::default();
+        rows.for_each(|sums| sum += sums);
+        sum
+    };
+    assert_eq!(sum(&mut stacks.rows.iter().map(|row| row.sums)), totals[0]);
+    assert_eq!(sum(&mut owners.rows.iter().map(|row| row.sums)), totals[0]);
+    for direction in [Direction::Down, Direction::Up] {
+        let tree = profile.tree(&mut HeldNames, direction, None);
+        assert_eq!(tree.nodes[0].sums, totals[0]);
+        for node in &tree.nodes {
+            let mut below = node.own;
+            node.children
+                .iter()
+                .for_each(|child| below += tree.nodes[*child].sums);
+            assert_eq!(below, node.sums);
+        }
+    }
+    let ends = summary.into_report().tree;
+    assert_eq!(ends.reserved.end, totals[0].reserved.0);
+    assert_eq!(ends.committed.end, totals[0].committed.0);
+    assert_eq!(ends.mapped.end, totals[0].mapped.0);
+    let lives = lives.into_lives(&mut HeldNames);
+    let total = lives.list.iter().map(|life| life.sums.reserved_now).sum();
+    assert!(lives.total.reserved_now >= total);
+    assert!(lives.total.reserved_now.0 <= totals[0].reserved.0);
+    assert!(lives.total.ever_committed >= lives.total.committed_now);
 }
 
 proptest! {

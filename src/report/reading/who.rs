@@ -15,6 +15,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub(super) use label::OwnerNames;
 pub use label::{Kind, Label, Labels};
 pub use owner::{is_wrapper, owner};
 pub(super) use profile::process_name;

@@ -3,7 +3,7 @@
 
 use crate::abi::Prot;
 use crate::decode::{Call, decode};
-use crate::diff::{Change, First, Kind, Role, Side, SpacePair, Subject, difference, json};
+use crate::diff::{Change, First, Kind, Owner, Role, Side, SpacePair, Subject, difference, json};
 use crate::report::Made;
 use crate::term::{Count, Elapsed, Size, escaped};
 use crate::units::Bytes;
@@ -112,6 +112,19 @@ pub fn first_of(change: &Change) -> String {
         Kind::New | Kind::Grown | Kind::Shrunk => after.or(before),
     };
     first.map_or_else(String::new, |first| first_words(&first))
+}
+
+/// Who made the mappings of a change: `of runtime.mallocinit`; empty if nobody knows.
+pub fn owner_of(change: &Change, signs: Signs) -> String {
+    let [before, after] = &change.owners;
+    let shown = |owner: &Owner| escaped(owner.to_string().as_bytes(), signs.unicode);
+    match (before, after) {
+        (Some(before), Some(after)) if before.to_string() != after.to_string() => {
+            format!("of {} {} {}", shown(before), signs.arrow(), shown(after))
+        }
+        (_, Some(owner)) | (Some(owner), None) => format!("of {}", shown(owner)),
+        (None, None) => String::new(),
+    }
 }
 
 /// `0.018 s by mmap`

@@ -162,3 +162,103 @@ proptest! {
         }
     }
 }
+
+/// Three reservations in a row, two of one stack.
+fn with_stacks(style: Style, depth: usize) -> String {
+    let mut timeline = timeline("server");
+    crate::timeline::stacks_for_tests::tell(&mut timeline);
+    let names = Box::new(crate::timeline::HeldNames);
+    let mut out = Vec::new();
+    let pretty = Pretty::new(&mut out, style, CallSet::ALL);
+    let mut pretty = pretty.with_stacks(StackView::new(names, depth));
+    let reserve = story(LIBC).swap_remove(1);
+    for stack in [1, 1, 2] {
+        let mut event = reserve.clone();
+        if let EventKind::Call(call) = &mut event.kind {
+            call.stack = Some(StackId(stack));
+        }
+        pretty.event(&event, &timeline).unwrap();
+    }
+    drop(pretty);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn who_called_stands_below_the_call_once_for_equal_ones() {
+    let text = with_stacks(Style::plain(Some(80), true), 16);
+    let expected = r"
+     time  who    call      rwx  what it did             reserved   committed
+  0.011 s  16731  mmap      ---  +64.0 MiB reserved      64.0 MiB     2.0 MiB
+             mmap64+0x13 (libc.so.6)
+             reserve+0x4 (ser\x1bver) heap.rs:70 inlined
+             init\x1b[2J+0x44 (ser\x1bver) main.rs:12
+             ser\x1bver+0x99
+             0x7f123456
+  0.011 s  16731  mmap      ---  +64.0 MiB reserved      64.0 MiB     2.0 MiB
+             same stack
+  0.011 s  16731  mmap      ---  +64.0 MiB reserved      64.0 MiB     2.0 MiB
+             libc.so.6+0x77
+             (nothing tells who called this)
+";
+    assert_eq!(text.trim_end(), expected.trim_matches('\n'), "\n{text}");
+}
+
+#[test]
+fn a_deep_stack_says_how_much_of_it_is_left_out_and_a_narrow_terminal_cuts_it() {
+    let text = with_stacks(Style::plain(Some(24), true), 2);
+    assert!(text.lines().all(|line| width_of(line) <= 24), "{text}");
+    let text = with_stacks(Style::plain(None, false), 2);
+    assert!(text.contains("\n             ... 3 more\n"), "{text}");
+    let colored = with_stacks(Style::colored(None, true), 2);
+    assert!(
+        colored.contains("\u{1b}[2mmmap64+0x13 (libc.so.6)\u{1b}[0m"),
+        "{colored:?}"
+    );
+}
+
+#[test]
+fn what_refused_a_call_stands_below_it_wrapped() {
+    use crate::timeline::{Amounts, Cause, Failure, Figures, Limiter};
+    let failed = |causes, proven, width| {
+        let mut event = story(LIBC).swap_remove(9);
+        if let EventKind::Call(call) = &mut event.kind {
+            call.failure = Some(Box::new(Failure {
+                causes,
+                proven,
+                figures: Figures::default(),
+            }));
+        }
+        let mut out = Vec::new();
+        let style = Style::plain(width, true);
+        let mut pretty = Pretty::new(&mut out, style, CallSet::ALL);
+        pretty.event(&event, &timeline("server")).unwrap();
+        drop(pretty);
+        let text = String::from_utf8(out).unwrap();
+        let below = text.lines().skip(2).map(str::to_owned);
+        below.collect::<Vec<_>>()
+    };
+    let limit = Cause {
+        what: Limiter::AddressSpace,
+        amounts: Some(Amounts {
+            limit: 64 << 20,
+            used: 10 << 20,
+            asked: 100 << 20,
+        }),
+    };
+    let proven = failed(vec![limit], true, None);
+    let words = "           RLIMIT_AS 64.0 MiB: 10.0 MiB mapped + 100.0 MiB asked, 46.0 MiB over";
+    assert_eq!(proven, [words]);
+    let narrow = failed(vec![limit], true, Some(50));
+    let lines = [
+        "           RLIMIT_AS 64.0 MiB: 10.0 MiB mapped +",
+        "           100.0 MiB asked, 46.0 MiB over",
+    ];
+    assert_eq!(narrow, lines);
+    let bare = |what| Cause {
+        what,
+        amounts: None,
+    };
+    let candidates = [Limiter::Pages, Limiter::KernelMemory].map(bare).to_vec();
+    let words = "           perhaps pages that cannot be brought in, or no memory for the kernel's own records";
+    assert_eq!(failed(candidates, false, None), [words]);
+}

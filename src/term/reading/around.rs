@@ -7,7 +7,7 @@ use crate::report::reading::{Around, Life, Part, Touch};
 use crate::term::page::Page;
 use crate::term::pretty::{push_change, push_how};
 use crate::term::summary::place_name;
-use crate::term::{Count, Elapsed, ErrorName, Line, Role, Size, Style};
+use crate::term::{Count, Elapsed, ErrorName, Line, Role, Size, Style, escaped};
 use crate::timeline::{Began, Ended, EventKind};
 use crate::units::{AddrRange, Bytes};
 
@@ -108,6 +108,10 @@ fn write_touch(page: &mut Page<'_>, touch: &Touch, tid: usize, range: AddrRange)
     } else {
         page.text(Role::Plain, format_args!("{before} {} ", style.arrow()));
         page.text(role, format_args!("{after}"));
+    }
+    if let Some(owner) = &touch.owner {
+        let owner = escaped(owner.as_bytes(), style.unicode);
+        page.text(Role::Dim, format_args!(", {owner}"));
     }
     page.end()
 }

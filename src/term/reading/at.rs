@@ -6,7 +6,7 @@ use crate::mm::Backing;
 use crate::report::reading::{How, Made, Mapping, Origin, SpaceThen, Then};
 use crate::report::{Made as What, Maker};
 use crate::term::page::Page;
-use crate::term::{Count, Elapsed, Role, SIZE_WIDTH, Size, Style, width_of};
+use crate::term::{Count, Elapsed, Role, SIZE_WIDTH, Size, Style, escaped, width_of};
 use crate::timeline::Began;
 use crate::units::{Bytes, Timestamp};
 
@@ -87,7 +87,7 @@ fn write_space(page: &mut Page<'_>, space: &SpaceThen) -> io::Result<()> {
     let rows: Vec<Texts> = space
         .mappings
         .iter()
-        .map(|mapping| Texts::of(mapping, page.width() >= WITH_END))
+        .map(|mapping| Texts::of(mapping, page.width() >= WITH_END, page.style))
         .collect();
     let columns = Columns::fit(&rows, page.width());
     columns.head(page)?;
@@ -105,21 +105,21 @@ struct Texts {
 }
 
 impl Texts {
-    fn of(mapping: &Mapping, with_end: bool) -> Texts {
+    fn of(mapping: &Mapping, with_end: bool, style: &Style) -> Texts {
         let range = mapping.range;
         Texts {
             address: match with_end {
                 true => range.to_string(),
                 false => format!("{:x}", range.start().0),
             },
-            maker: makers(&mapping.made),
+            maker: makers(&mapping.made, style),
             change: changes(&mapping.made),
         }
     }
 }
 
 /// Who made a mapping: the first, and how many others there are.
-fn makers(made: &[Made]) -> String {
+fn makers(made: &[Made], style: &Style) -> String {
     let Some(first) = made.first() else {
         return String::new();
     };
@@ -130,7 +130,11 @@ fn makers(made: &[Made]) -> String {
         .iter()
         .min_by_key(|made| made.origin.id)
         .unwrap_or(first);
-    let text = maker(&earliest.origin);
+    let mut text = maker(&earliest.origin);
+    if let Some(owner) = &earliest.owner {
+        text.push(' ');
+        text.push_str(&escaped(owner.as_bytes(), style.unicode));
+    }
     match origins.len() {
         0 | 1 => text,
         many => format!("{text} +{}", many - 1),
@@ -189,7 +193,8 @@ impl Columns {
         Columns {
             address: widest(|row| &row.address, 7),
             maker: match width >= WITH_MAKER {
-                true => widest(|row| &row.maker, 7).min(32),
+                // Owners have long names: more of them where there is room.
+                true => widest(|row| &row.maker, 7).min(32.max(width / 3)),
                 false => 0,
             },
             change: match width >= WITH_RIGHTS && rows.iter().any(|row| !row.change.is_empty()) {

@@ -16,6 +16,8 @@ use super::chain::write_stack;
 use super::who::shown;
 use super::{mapping_name, plural, push_name};
 
+/// From this width on there is room for what is left.
+const WITH_LEFT: usize = 68;
 /// Steps of a stack that are shown, from its owner on.
 const STEPS: usize = 8;
 /// Committers that are told one by one.
@@ -64,7 +66,7 @@ pub fn write_lives(
     if !lives.with_stacks {
         page.text(
             Role::Dim,
-            format_args!("  who called is known of a trace that -k recorded"),
+            format_args!("  no stacks in this trace: memtrace -k records them"),
         );
         page.end()?;
     }
@@ -73,17 +75,20 @@ pub fn write_lives(
 
 fn head(page: &mut Page<'_>) -> io::Result<()> {
     let size = SIZE_WIDTH + 2;
-    page.line
-        .role(Role::Dim)
-        .push_right(2 * size, "ever")
-        .push_right(4 * size, "left at end");
+    let groups: &[&str] = match WITH_LEFT <= page.width() {
+        true => &["ever", "left at end"],
+        false => &["ever"],
+    };
+    page.line.role(Role::Dim);
+    for (index, group) in groups.iter().enumerate() {
+        page.line.push_right(2 * (index + 1) * size, group);
+    }
     page.end()?;
     page.line.role(Role::Dim);
-    for (index, name) in ["reserved", "committed", "reserved", "committed"]
-        .iter()
-        .enumerate()
-    {
-        page.line.push_right((index + 1) * size, name);
+    for index in 0..groups.len() {
+        page.line
+            .push_right((2 * index + 1) * size, "reserved")
+            .push_right((2 * index + 2) * size, "committed");
     }
     page.line.push("  reservation");
     page.end()
@@ -91,12 +96,16 @@ fn head(page: &mut Page<'_>) -> io::Result<()> {
 
 fn figures(page: &mut Page<'_>, sums: &LifeSums) {
     let mut at = 0;
-    for (role, bytes) in [
+    let ever = [
         (Role::Reserved, sums.reserved),
         (Role::Committed, sums.ever_committed),
+    ];
+    let left = [
         (Role::Reserved, sums.reserved_now),
         (Role::Committed, sums.committed_now),
-    ] {
+    ];
+    let left = left.into_iter().filter(|_| WITH_LEFT <= page.width());
+    for (role, bytes) in ever.into_iter().chain(left.collect::<Vec<_>>()) {
         at += SIZE_WIDTH + 2;
         page.line.role(role).push_right(at, amount(bytes));
     }
@@ -107,13 +116,13 @@ fn write_life(page: &mut Page<'_>, life: &ReservationLife, whole: bool) -> io::R
     let style = page.style;
     figures(page, &life.sums);
     let place = mapping_name(&life.place, life.name.as_ref(), style);
-    let comm = escaped(life.comm.as_bytes(), style.unicode);
-    let name = format!("{:x} {place}, pid {} {comm}", life.origin.start.0, life.pid);
+    let name = format!("{:x} {place}", life.origin.start.0);
     page.line.push("  ");
     let columns = page.width();
     push_name(&mut page.line, &name, columns, style);
     page.end()?;
-    write_step(page, &reserved_words(life), &life.reserver, whole)?;
+    let words = reserved_words(life, style);
+    write_step(page, &words, &life.reserver, whole)?;
     let told = match whole {
         true => usize::MAX,
         false => COMMITTERS,
@@ -156,18 +165,21 @@ fn write_step(page: &mut Page<'_>, words: &str, who: &[Label], whole: bool) -> i
     write_stack(page, 6, steps, (!whole).then_some(STEPS))
 }
 
-fn reserved_words(life: &ReservationLife) -> String {
+fn reserved_words(life: &ReservationLife, style: &Style) -> String {
     let origin = &life.origin;
     let first = origin.first();
+    let comm = escaped(life.comm.as_bytes(), style.unicode);
+    let (pid, tid, time) = (life.pid, first.by.tid, Elapsed(first.time.0));
+    let who = match tid == pid || origin.copied.is_some() {
+        true => format!("{comm} {pid}"),
+        false => format!("{comm} {tid} of {pid}"),
+    };
     let by = match (first.how, first.by.call()) {
-        (How::Began(Began::Exec), _) => format!("there from {} on", Elapsed(first.time.0)),
-        (How::Began(Began::Fork { .. }), _) => "copied by fork".to_owned(),
-        (How::Began(Began::Attach), _) => "there at attach".to_owned(),
-        (How::Call, Some(call)) => {
-            let (time, tid) = (Elapsed(first.time.0), first.by.tid);
-            format!("reserved by {call} at {time}, tid {tid}")
-        }
-        _ => format!("found in the kernel's map at {}", Elapsed(first.time.0)),
+        (How::Began(Began::Exec), _) => format!("there from {time} on, {who}"),
+        (How::Began(Began::Fork { .. }), _) => format!("copied by fork, {who}"),
+        (How::Began(Began::Attach), _) => format!("there at attach, {who}"),
+        (How::Call, Some(call)) => format!("reserved by {call} at {time}, {who}"),
+        _ => format!("found in the kernel's map at {time}, {who}"),
     };
     match origin.copied {
         Some(_) => format!("{by}, copied by fork at {}", Elapsed(origin.time.0)),

@@ -14,6 +14,8 @@ use super::chain::{STEPS, called_by, calls, steps};
 
 /// Columns of a share.
 const PERCENT: usize = 8;
+/// From this width on there is room for shares.
+const WITH_SHARES: usize = 60;
 /// Columns that names take at least, however deep they are.
 const LEAST_NAME: usize = 28;
 
@@ -35,6 +37,7 @@ struct Shown<'a> {
     tree: &'a Tree,
     weights: Vec<Weight>,
     most: Option<usize>,
+    shares: bool,
 }
 
 /// Writes the tree, its largest `top` rows.
@@ -53,6 +56,7 @@ pub fn write_tree(
         tree,
         weights,
         most: top.map(|_| STEPS),
+        shares: WITH_SHARES <= page.width(),
     };
     shown.head(&mut page)?;
     let chosen = shown.choose(top);
@@ -155,8 +159,9 @@ impl Shown<'_> {
             at += SIZE_WIDTH + 2;
             page.line.push_right(at, weight.name());
         }
-        at += PERCENT + 2;
-        page.line.push_right(at, "share");
+        if self.shares {
+            page.line.push_right(at + PERCENT + 2, "share");
+        }
         page.line.push(match self.tree.direction {
             Direction::Down => "  left at end, by who called whom",
             Direction::Up => "  left at end, by who was called by whom",
@@ -176,17 +181,21 @@ impl Shown<'_> {
                 })
                 .push_right(at, amount(weight.of(sums)));
         }
-        at += PERCENT + 2;
+        page.line.role(Role::Plain);
+        if !self.shares {
+            return;
+        }
         let share = Percent {
             part: self.tree.weight(sums),
             whole: self.weight(0),
         };
-        page.line.role(Role::Plain).push_right(at, share);
+        page.line.push_right(at + PERCENT + 2, share);
     }
 
     /// The column that names of this depth begin in.
     fn indent(&self, depth: usize, page: &Page<'_>) -> usize {
-        let names = self.weights.len() * (SIZE_WIDTH + 2) + PERCENT + 2 + 2;
+        let shares = if self.shares { PERCENT + 2 } else { 0 };
+        let names = self.weights.len() * (SIZE_WIDTH + 2) + shares + 2;
         let room = page.width().saturating_sub(names + LEAST_NAME);
         names + (2 * depth).min(room)
     }
@@ -206,7 +215,7 @@ impl Shown<'_> {
             Direction::Down => calls(style),
             Direction::Up => called_by(style),
         };
-        page.wrap(indent + 2, Role::Plain, between, &pieces)
+        page.wrap(indent, Role::Plain, between, &pieces)
     }
 
     fn remark(&self, page: &mut Page<'_>, depth: usize, sums: &Sums, text: &str) -> io::Result<()> {

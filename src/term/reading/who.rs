@@ -2,15 +2,16 @@
 
 use std::io::{self, Write};
 
-use crate::report::reading::{Label, Owners, StackTable, Sums};
+use crate::report::reading::{Kind, Label, Owners, StackTable, Sums};
 use crate::term::page::Page;
 use crate::term::summary::amount;
-use crate::term::{Count, Role, SIZE_WIDTH, Style, escaped};
+use crate::term::{Count, Role, SIZE_WIDTH, Style, escaped, width_of};
 
 use super::chain::{STEPS, write_stack};
 use super::table::{Columns, line};
 
-/// From this width on calls are counted too.
+/// From this width on there is room for what was done in all, and for calls.
+const WITH_IN_ALL: usize = 68;
 const WITH_CALLS: usize = 90;
 /// Columns of a count.
 const COUNT: usize = 9;
@@ -25,11 +26,11 @@ pub fn write_owners(
     style: &Style,
 ) -> io::Result<()> {
     let mut page = Page::new(out, style);
-    let with_calls = page.width() >= WITH_CALLS;
-    owners_head(&mut page, with_calls)?;
+    let columns = OwnerColumns::that_fit(page.width());
+    columns.head(&mut page)?;
     let shown = shown(owners.rows.len(), top);
     for row in &owners.rows[..shown] {
-        figures(&mut page, &row.sums, with_calls);
+        columns.figures(&mut page, &row.sums);
         page.line.role(Role::Plain).push("  ");
         push_label(&mut page, &row.owner);
         page.end()?;
@@ -38,12 +39,12 @@ pub fn write_owners(
     if !rest.is_empty() {
         let mut sums = Sums::default();
         rest.iter().for_each(|row| sums += row.sums);
-        figures(&mut page, &sums, with_calls);
+        columns.figures(&mut page, &sums);
         let count = Count(rest.len() as u64);
         page.text(Role::Dim, format_args!("  {count} more (-n 0 shows all)"));
         page.end()?;
     }
-    figures(&mut page, &owners.total, with_calls);
+    columns.figures(&mut page, &owners.total);
     page.text(Role::Strong, format_args!("  total"));
     page.end()
 }
@@ -56,50 +57,78 @@ pub(super) fn shown(rows: usize, top: Option<usize>) -> usize {
     }
 }
 
-fn owners_head(page: &mut Page<'_>, with_calls: bool) -> io::Result<()> {
-    let size = SIZE_WIDTH + 2;
-    let before = if with_calls { COUNT + 2 } else { 0 };
-    page.line
-        .role(Role::Dim)
-        .push_right(before + 2 * size, "in all")
-        .push_right(before + 4 * size, "left at end");
-    page.end()?;
-    if with_calls {
-        page.line.role(Role::Dim).push_right(before, "calls");
-    }
-    page.line.role(Role::Dim);
-    for (index, name) in ["reserved", "committed", "reserved", "committed"]
-        .iter()
-        .enumerate()
-    {
-        page.line.push_right(before + (index + 1) * size, name);
-    }
-    page.line.push("  owner");
-    page.end()
+/// Which columns a table of owners has beside what is left.
+#[derive(Clone, Copy)]
+struct OwnerColumns {
+    calls: bool,
+    in_all: bool,
 }
 
-/// What was reserved and committed in all, and what is left of both.
-fn figures(page: &mut Page<'_>, sums: &Sums, with_calls: bool) {
-    let mut at = 0;
-    if with_calls {
-        at += COUNT + 2;
-        let calls = match sums.calls {
-            0 => "-".to_owned(),
-            calls => Count(calls).to_string(),
+impl OwnerColumns {
+    fn that_fit(width: usize) -> OwnerColumns {
+        OwnerColumns {
+            calls: WITH_CALLS <= width,
+            in_all: WITH_IN_ALL <= width,
+        }
+    }
+
+    /// Columns before those of sizes.
+    fn before(self) -> usize {
+        if self.calls { COUNT + 2 } else { 0 }
+    }
+
+    fn head(self, page: &mut Page<'_>) -> io::Result<()> {
+        let size = SIZE_WIDTH + 2;
+        let groups: &[&str] = match self.in_all {
+            true => &["in all", "left at end"],
+            false => &["left at end"],
         };
-        page.line.push_right(at, calls);
+        page.line.role(Role::Dim);
+        for (index, group) in groups.iter().enumerate() {
+            let end = self.before() + 2 * (index + 1) * size;
+            page.line.push_right(end, group);
+        }
+        page.end()?;
+        page.line.role(Role::Dim);
+        if self.calls {
+            page.line.push_right(self.before(), "calls");
+        }
+        for index in 0..groups.len() {
+            let end = self.before() + 2 * index * size;
+            page.line
+                .push_right(end + size, "reserved")
+                .push_right(end + 2 * size, "committed");
+        }
+        page.line.push("  owner");
+        page.end()
     }
-    let given = sums.flow.map + sums.flow.commit;
-    for (role, bytes) in [
-        (Role::Reserved, sums.flow.reserve),
-        (Role::Committed, given),
-        (Role::Reserved, sums.reserved),
-        (Role::Committed, sums.committed),
-    ] {
-        at += SIZE_WIDTH + 2;
-        page.line.role(role).push_right(at, amount(bytes));
+
+    /// What was reserved and committed in all, and what is left of both.
+    fn figures(self, page: &mut Page<'_>, sums: &Sums) {
+        let mut at = self.before();
+        if self.calls {
+            let calls = match sums.calls {
+                0 => "-".to_owned(),
+                calls => Count(calls).to_string(),
+            };
+            page.line.push_right(at, calls);
+        }
+        let given = sums.flow.map + sums.flow.commit;
+        let in_all = [
+            (Role::Reserved, sums.flow.reserve),
+            (Role::Committed, given),
+        ];
+        let left = [
+            (Role::Reserved, sums.reserved),
+            (Role::Committed, sums.committed),
+        ];
+        let in_all = in_all.into_iter().filter(|_| self.in_all);
+        for (role, bytes) in in_all.chain(left) {
+            at += SIZE_WIDTH + 2;
+            page.line.role(role).push_right(at, amount(bytes));
+        }
+        page.line.role(Role::Plain);
     }
-    page.line.role(Role::Plain);
 }
 
 /// A function, and in which module it is.
@@ -107,12 +136,11 @@ fn push_label(page: &mut Page<'_>, label: &Label) {
     let style = page.style;
     page.line.push_escaped(label.text.as_bytes(), style);
     // An address says it already.
-    if let (Some(module), crate::report::reading::Kind::Function) =
-        (label.module_name(), label.kind)
-    {
-        page.line.role(Role::Dim).push("  ");
-        page.line.push_escaped(module.as_bytes(), style);
-        page.line.role(Role::Plain);
+    if let (Some(module), Kind::Function) = (label.module_name(), label.kind) {
+        let module = escaped(module.as_bytes(), style.unicode);
+        if page.line.width() + 2 + width_of(&module) <= page.width() {
+            page.text(Role::Dim, format_args!("  {module}"));
+        }
     }
 }
 

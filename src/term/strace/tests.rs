@@ -286,3 +286,38 @@ fn only_the_calls_asked_for_are_shown() {
     story.leave(7, munmap(1), Some(0));
     story.expect("munmap(NULL, 1)                         = 0\n");
 }
+
+#[test]
+fn stacks_are_printed_as_strace_prints_them() {
+    let mut timeline = Timeline::default();
+    crate::timeline::stacks_for_tests::tell(&mut timeline);
+    let stacks = StackView::new(Box::new(crate::timeline::HeldNames), usize::MAX);
+    let mut story = Story::new(false, &[7]);
+    story.timeline = timeline;
+    story.format = StraceFormat::new(Vec::new(), Options::default()).with_stacks(stacks);
+    story.send(
+        7,
+        EventKind::Call(CallEvent {
+            entered: Timestamp(0),
+            raw: munmap(1),
+            fetched: Vec::new(),
+            call: Call::Other,
+            result: Some(0),
+            spans: Vec::new(),
+            flow: Flow::default(),
+            before: Totals::default(),
+            now: Totals::default(),
+            stack: Some(crate::units::StackId(1)),
+            failure: None,
+        }),
+    );
+    let text = String::from_utf8(story.format.into_inner()).unwrap();
+    let (_, stack) = text.split_once('\n').expect("the call");
+    // The function that was inlined has no frame of its own, and no symbol.
+    let expected = r" > /usr/lib/x86_64-linux-gnu/libc.so.6(mmap64+0x13) [0xff943]
+ > /srv/ser\33ver(init\33[2J+0x44) [0x1234]
+ > /srv/ser\33ver() [0x99]
+ > unexpected_backtracing_error [0x7f123456]
+";
+    assert_eq!(stack, expected);
+}

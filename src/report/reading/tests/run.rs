@@ -2,12 +2,13 @@
 
 use crate::abi::{Abi, CALLS, CallKind, MapFlags};
 use crate::decode::RawCall;
-use crate::mm::parse_maps;
+use crate::mm::{FileId, parse_maps};
 use crate::timeline::{
-    Began, CallDone, Ended, Observation, Observed, Resident, Sink, SpaceBegan, TaskBegan, TaskEnd,
+    Began, CallDone, CheckCause, Ended, Frame, FrameName, Module, ModuleId, NamesSeen, Observation,
+    Observed, Resident, Sink, SpaceBegan, Stack, StackEnd, StackSeen, TaskBegan, TaskEnd,
     TaskOrigin, Timeline, TraceInfo,
 };
-use crate::units::{Bytes, SpaceId, Tid, Timestamp};
+use crate::units::{Bytes, SpaceId, StackId, Tid, Timestamp};
 
 /// Nanoseconds from one observation to the next.
 pub(crate) const STEP: u64 = 1_000_000;
@@ -23,6 +24,7 @@ const MAPS: &str = "\
 pub(crate) struct Run {
     observations: Vec<Observation>,
     time: u64,
+    stacks: u32,
 }
 
 /// A call and its result.
@@ -53,8 +55,9 @@ impl Run {
         let mut run = Run {
             observations: Vec::new(),
             time: 0,
+            stacks: 0,
         };
-        run.space(1, 10, Began::Exec);
+        run.space(1, 10, Began::Exec, "");
         run.task(1, 10, TaskOrigin::Launch);
         run
     }
@@ -65,23 +68,9 @@ impl Run {
         self.observations.push(Observation { time, what });
     }
 
-    fn space(&mut self, id: u32, pid: i32, began: Began) {
-        // A child of fork has what its parent has.
+    fn space(&mut self, id: u32, pid: i32, began: Began, more: &str) {
         let mut maps = MAPS.to_owned();
-        if began != Began::Exec {
-            let calls = self
-                .observations
-                .iter()
-                .filter_map(|seen| match &seen.what {
-                    Observed::Call(done) => Some(done.call.args),
-                    _ => None,
-                });
-            let lines = calls.map(|args| {
-                let (start, end) = (args[0], args[0] + args[1]);
-                format!("{start:x}-{end:x} rw-p 00000000 00:00 0 \n")
-            });
-            maps.insert_str(maps.find("7fff").unwrap_or(0), &lines.collect::<String>());
-        }
+        maps.insert_str(maps.find("7fff").unwrap_or(0), more);
         self.push(Observed::SpaceBegan(SpaceBegan {
             space: SpaceId(id),
             pid: Tid(pid),
@@ -106,13 +95,73 @@ impl Run {
     }
 
     /// A call of `tid` in space 1.
-    pub(crate) fn call(&mut self, tid: i32, (kind, args, result): Answered) {
+    pub(crate) fn call(&mut self, tid: i32, answered: Answered) {
+        self.call_in(1, tid, answered, Stack::Absent);
+    }
+
+    /// A call of `tid` in space 1 from `stack`.
+    pub(crate) fn call_from(&mut self, tid: i32, answered: Answered, stack: StackId) {
+        self.call_in(1, tid, answered, Stack::Known(stack));
+    }
+
+    /// A stack of functions, innermost first; a name that begins with `+` is that of no function.
+    pub(crate) fn stack(&mut self, functions: &[&str]) -> StackId {
+        let name = "/srv/server".into();
+        let module = Module {
+            path: name,
+            file: FileId::default(),
+        };
+        if self.stacks == 0 {
+            self.push(Observed::Module(module));
+        }
+        self.stacks += 1;
+        let id = StackId(self.stacks);
+        let frame = |index: usize| Frame::Module {
+            module: ModuleId(0),
+            offset: u64::from(id.0) * 0x1000 + index as u64,
+        };
+        let frames = (0..functions.len()).map(frame).collect();
+        let named = functions
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| !name.starts_with('+'));
+        let names = named.map(|(index, name)| {
+            let name = FrameName {
+                function: (*name).into(),
+                ..FrameName::default()
+            };
+            (frame(index), [name].into())
+        });
+        let names = names.collect();
+        self.push(Observed::Names(NamesSeen { names }));
+        let end = StackEnd::Root;
+        self.push(Observed::Stack(StackSeen { id, frames, end }));
+        id
+    }
+
+    /// The kernel's map of space 1.
+    pub(crate) fn checkpoint(&mut self, maps: &str) {
+        self.push(Observed::Checkpoint {
+            space: SpaceId(1),
+            cause: CheckCause::Doubt,
+            snapshot: parse_maps(maps.as_bytes()).expect("maps"),
+        });
+    }
+
+    /// A call in any space.
+    pub(crate) fn call_in(
+        &mut self,
+        space: u32,
+        tid: i32,
+        (kind, args, result): Answered,
+        stack: Stack,
+    ) {
         let info = CALLS.iter().find(|call| call.kind == kind);
         let nr = info.and_then(|call| call.x86_64).expect("a number");
         let entered = Timestamp(self.time);
         self.push(Observed::Call(CallDone {
             tid: Tid(tid),
-            space: SpaceId(1),
+            space: SpaceId(space),
             entered,
             call: RawCall {
                 abi: Abi::X86_64,
@@ -123,15 +172,33 @@ impl Run {
             result,
             evidence: Vec::new(),
             overlapped: false,
-            stack: crate::timeline::Stack::Absent,
+            stack,
             refused: None,
         }));
     }
 
     /// The program of space 1 forks; all it has mapped is readable and writable.
     pub(crate) fn fork(&mut self, id: u32, pid: i32) {
+        // A child of fork has what its parent has.
+        let calls = self
+            .observations
+            .iter()
+            .filter_map(|seen| match &seen.what {
+                Observed::Call(done) => Some(done.call.args),
+                _ => None,
+            });
+        let lines = calls.map(|args| {
+            let (start, end) = (args[0], args[0] + args[1]);
+            format!("{start:x}-{end:x} rw-p 00000000 00:00 0 \n")
+        });
+        let maps: String = lines.collect();
+        self.fork_with(id, pid, &maps);
+    }
+
+    /// The same with these lines of maps.
+    pub(crate) fn fork_with(&mut self, id: u32, pid: i32, maps: &str) {
         let parent = Some(SpaceId(1));
-        self.space(id, pid, Began::Fork { parent });
+        self.space(id, pid, Began::Fork { parent }, maps);
         self.task(id, pid, TaskOrigin::Fork);
     }
 

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::timeline::{Frame, Namer, StackEnd, Stacks};
+use crate::units::StackId;
 
-use super::Source;
+use super::{Source, owner};
 
 /// One step of a stack, as people read it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,5 +186,32 @@ pub(super) fn remark_of(end: StackEnd) -> Option<&'static str> {
         StackEnd::Root => None,
         StackEnd::Cut | StackEnd::Deep => Some("callers cut off"),
         StackEnd::Lost => Some("callers unknown"),
+    }
+}
+
+/// The owners of stacks by name.
+pub(in crate::report::reading) struct OwnerNames<'a> {
+    labels: Labels<'a>,
+    known: HashMap<StackId, Option<Arc<str>>>,
+}
+
+impl<'a> OwnerNames<'a> {
+    /// Owners in `stacks`, named by `namer`.
+    pub fn new(stacks: &'a Stacks, namer: &'a mut dyn Namer) -> OwnerNames<'a> {
+        OwnerNames {
+            labels: Labels::new(stacks, namer),
+            known: HashMap::new(),
+        }
+    }
+
+    /// The owner of what a stack did; `None` if the stack is not known.
+    pub fn of(&mut self, stack: StackId) -> Option<Arc<str>> {
+        let labels = &mut self.labels;
+        let name = self.known.entry(stack).or_insert_with(|| {
+            let labels = labels.source(&Source::Stack(stack));
+            let owner = owner(&labels).filter(|owner| owner.kind != Kind::Remark)?;
+            Some(Arc::clone(&owner.text))
+        });
+        name.clone()
     }
 }

@@ -2,115 +2,49 @@
 
 use super::{Kind, Label};
 
-/// Functions that do nothing but pass a system call on: whoever calls them is behind it. One line for
-/// each library; a name more is all that it takes.
-const WRAPPERS: &[&[&str]] = &[
-    // The kernel's way in for 32-bit programs, and the C libraries' functions named as the calls.
-    &["__kernel_vsyscall", "_dl_sysinfo_int80", "syscall"],
-    &["mmap", "mmap64", "munmap", "mprotect", "pkey_mprotect"],
-    &["mremap", "madvise", "posix_madvise", "process_madvise"],
-    &["brk", "sbrk", "shmat", "shmdt", "remap_file_pages", "mseal"],
-    &["prctl", "mlock", "mlock2", "munlock", "mlockall", "msync"],
-    // glibc: cancellation, and what malloc calls sbrk(2) by.
-    &[
-        "__syscall_cancel",
-        "__syscall_cancel_arch",
-        "__internal_syscall_cancel",
-    ],
-    &["__default_morecore", "__glibc_morecore", "__brk_call"],
-    // musl
-    &[
-        "__syscall",
-        "__syscall_cp",
-        "__syscall_cp_c",
-        "__syscall_cp_asm",
-    ],
-    // Go: its system calls, and mem.go and mem_linux.go, which hand them on one to one.
-    &[
-        "runtime/internal/syscall.Syscall6",
-        "internal/runtime/syscall.Syscall6",
-    ],
-    &[
-        "internal/runtime/syscall/linux.Syscall6",
-        "runtime/internal/syscall.RawSyscall6",
-    ],
-    &[
-        "syscall.Syscall",
-        "syscall.Syscall6",
-        "syscall.RawSyscall",
-        "syscall.RawSyscall6",
-    ],
-    &["syscall.rawSyscallNoError", "syscall.RawSyscallNoError"],
-    &[
-        "syscall.mmap",
-        "syscall.munmap",
-        "syscall.Mmap",
-        "syscall.Munmap",
-        "syscall.Mprotect",
-    ],
-    &[
-        "syscall.(*mmapper).Mmap",
-        "syscall.(*mmapper).Munmap",
-        "syscall.Madvise",
-    ],
-    &[
-        "runtime.sysMmap",
-        "runtime.mmap",
-        "runtime.mmap.func1",
-        "runtime.callCgoMmap",
-    ],
-    &[
-        "runtime.sysMunmap",
-        "runtime.munmap",
-        "runtime.munmap.func1",
-        "runtime.callCgoMunmap",
-    ],
-    &[
-        "runtime.madvise",
-        "runtime.systemstack",
-        "x_cgo_mmap",
-        "x_cgo_munmap",
-    ],
-    &[
-        "runtime.sysAlloc",
-        "runtime.sysAllocOS",
-        "runtime.sysReserve",
-        "runtime.sysReserveOS",
-    ],
-    &[
-        "runtime.sysReserveAligned",
-        "runtime.sysMap",
-        "runtime.sysMapOS",
-        "runtime.sysUsed",
-    ],
-    &[
-        "runtime.sysUsedOS",
-        "runtime.sysUnused",
-        "runtime.sysUnusedOS",
-        "runtime.sysFault",
-    ],
-    &[
-        "runtime.sysFaultOS",
-        "runtime.sysFree",
-        "runtime.sysFreeOS",
-        "runtime.sysHugePage",
-    ],
-    &[
-        "runtime.sysHugePageOS",
-        "runtime.sysNoHugePage",
-        "runtime.sysNoHugePageOS",
-    ],
-    &[
-        "runtime.sysHugePageCollapse",
-        "runtime.sysHugePageCollapseOS",
-    ],
-    &[
-        "runtime.setVMAName",
-        "runtime.prctl",
-        "runtime.brk0",
-        "runtime.sbrk0",
-    ],
-];
+/// Functions that do nothing but pass a system call on: whoever calls them is behind it. A name more
+/// is all that it takes; of C++ functions it is that without arguments.
+const WRAPPERS: &str = "
+    # The kernel's way in for 32-bit programs, and the C libraries' functions named as the calls.
+    __kernel_vsyscall _dl_sysinfo_int80 syscall mmap mmap64 munmap mprotect pkey_mprotect mremap
+    madvise posix_madvise process_madvise brk sbrk shmat shmdt remap_file_pages mseal prctl
+    mlock mlock2 munlock mlockall msync
+
+    # glibc: calls that can be cancelled, and how malloc calls sbrk.
+    __syscall_cancel __syscall_cancel_arch __internal_syscall_cancel
+    __default_morecore __glibc_morecore __brk_call
+
+    # musl
+    __syscall __syscall_cp __syscall_cp_c __syscall_cp_asm
+
+    # Go: its system calls, and mem.go and mem_linux.go, which hand them on one to one.
+    runtime/internal/syscall.Syscall6 internal/runtime/syscall.Syscall6
+    internal/runtime/syscall/linux.Syscall6
+    syscall.Syscall syscall.Syscall6 syscall.RawSyscall syscall.RawSyscall6
+    syscall.mmap syscall.munmap syscall.Mmap syscall.Munmap syscall.Mprotect syscall.Madvise
+    syscall.(*mmapper).Mmap syscall.(*mmapper).Munmap
+    runtime.mmap runtime.mmap.func1 runtime.sysMmap runtime.callCgoMmap x_cgo_mmap
+    runtime.munmap runtime.munmap.func1 runtime.sysMunmap runtime.callCgoMunmap x_cgo_munmap
+    runtime.madvise runtime.systemstack runtime.setVMAName runtime.prctl runtime.brk0
+    runtime.sysAlloc runtime.sysAllocOS runtime.sysReserve runtime.sysReserveOS
+    runtime.sysReserveAligned runtime.sysMap runtime.sysMapOS runtime.sysUsed runtime.sysUsedOS
+    runtime.sysUnused runtime.sysUnusedOS runtime.sysFault runtime.sysFaultOS runtime.sysFree
+    runtime.sysFreeOS runtime.sysHugePage runtime.sysHugePageOS runtime.sysNoHugePage
+    runtime.sysNoHugePageOS runtime.sysHugePageCollapse runtime.sysHugePageCollapseOS
+
+    # HotSpot: the layer below its virtual spaces.
+    anon_mmap anon_munmap linux_mprotect os::reserve_memory os::pd_reserve_memory
+    os::reserve_memory_aligned os::attempt_reserve_memory_at os::pd_attempt_reserve_memory_at
+    os::commit_memory os::pd_commit_memory os::commit_memory_or_exit
+    os::pd_commit_memory_or_exit os::Linux::commit_memory_impl os::uncommit_memory
+    os::pd_uncommit_memory os::release_memory os::pd_release_memory os::protect_memory
+    os::guard_memory os::unguard_memory
+
+    # V8: the layer below its page allocators.
+    v8::base::OS::Allocate v8::base::OS::Free v8::base::OS::Release
+    v8::base::OS::SetPermissions v8::base::OS::DecommitPages v8::base::OS::RecommitPages
+    v8::base::OS::DiscardSystemPages
+";
 
 /// Whether a function does nothing but pass a system call on.
 pub fn is_wrapper(function: &str) -> bool {
@@ -119,8 +53,13 @@ pub fn is_wrapper(function: &str) -> bool {
     let inner = plain.strip_prefix("__GI_").unwrap_or(plain);
     let inner = inner.strip_prefix("__libc_").unwrap_or(inner);
     let inner = inner.strip_prefix("__").unwrap_or(inner);
-    let mut wrappers = WRAPPERS.iter().copied().flatten();
-    wrappers.any(|wrapper| *wrapper == plain || *wrapper == inner)
+    // Of a C++ function the list has the name without its arguments.
+    let name = plain.split('(').next().unwrap_or(plain);
+    let lines = WRAPPERS.lines().map(str::trim_start);
+    let mut wrappers = lines
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(str::split_whitespace);
+    wrappers.any(|wrapper| [plain, inner, name].contains(&wrapper))
 }
 
 /// A name without what linkers and compilers append: symbol versions, `.abi0`, `.cold`.
