@@ -266,7 +266,7 @@ fn sums_of(summary: &Value) -> BTreeMap<String, u64> {
         for (verb, bytes) in space["flow"].as_object().expect("a flow") {
             add(verb.clone(), bytes.as_u64().expect("bytes"));
         }
-        for key in ["reserved", "committed"] {
+        for key in ["mapped", "reserved", "committed"] {
             add(key.to_owned(), number(space, &format!("/{key}/end")));
         }
         add("began".to_owned(), number(space, "/mapped/begin"));

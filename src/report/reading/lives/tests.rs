@@ -1,9 +1,10 @@
 //! Lives of reservations, told of short runs.
 
+use super::sink::KEPT;
 use super::*;
 use crate::report::Reservations;
-use crate::report::reading::json;
 use crate::report::reading::tests::run::{Run, mmap, mprotect, mremap, munmap};
+use crate::report::reading::{Filter, json};
 use crate::timeline::{HeldNames, Stack};
 use crate::units::Addr;
 
