@@ -7,7 +7,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::report::reading::{self, Around, At, Followed, Moment, OverTime, Stop, Table, follow};
+use crate::report::reading::{
+    self, Ahead, Around, At, By, Followed, Moment, OverTime, Stop, Table, follow,
+};
 use crate::report::{Report as Facts, json, replay};
 use crate::term::{
     Style, write_around, write_at, write_chart, write_several, write_summary, write_table,
@@ -73,7 +75,7 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
             Ok(Answer::Summary(Box::new(facts)))
         }
         Question::At(moment) => {
-            let mut at = At::new(filter());
+            let mut at = At::new(filter()).knowing(ahead(trace)?);
             let stop = stop_at(moment, trace)?;
             say_if_over(trace, stop, &tell(trace, stop, &mut at)?);
             Ok(Answer::At(Box::new(at.into_then())))
@@ -85,6 +87,9 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
         }
         Question::By(by) => {
             let mut table = Table::of(by, filter());
+            if by == By::Kind {
+                table = table.knowing(ahead(trace)?);
+            }
             tell(trace, stop, &mut table)?;
             Ok(Answer::Table(Box::new(table.into_table())))
         }
@@ -94,6 +99,11 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
             Ok(Answer::Timeline(Box::new(over_time.into_steps())))
         }
     }
+}
+
+/// What the trace holds that is told later than it is wanted.
+fn ahead(trace: &Path) -> Result<Ahead, Failure> {
+    Ahead::read(&mut *open(trace)?).map_err(unreadable(trace))
 }
 
 /// How far to read for `moment`; some moments are known only once all was read.

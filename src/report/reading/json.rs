@@ -124,12 +124,14 @@ fn made_by(made: &Made) -> Value {
         range,
         origin,
         change,
+        recognized: known,
     } = made;
     json!({
         "start": hex(range.start()),
         "bytes": range.len(),
         "by": origin_object(origin),
         "changed": change.as_deref().map(change_object),
+        "recognized": recognized(known.as_ref()),
     })
 }
 

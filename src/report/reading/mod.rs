@@ -25,6 +25,6 @@ pub use asked::{Asked, PR_SET_VMA, asked};
 pub use at::{At, Made, Mapping, Moment, Peak, SpaceThen, Then};
 pub use by::{By, Key, MappingRow, Row, Sums, Table, TableSink};
 pub use filter::{Filter, Rights};
-pub use follow::{Followed, Stop, follow};
+pub use follow::{Ahead, Followed, Stop, follow};
 pub use over_time::{Curve, Figures, OverTime, Step, Steps};
 pub use provenance::{How, Origin, RightsChange};
