@@ -85,30 +85,36 @@ pub fn java_classes(source: &str) -> Found<PathBuf> {
 
 /// The HTTP server of `fixtures/programs/goserver`, built by that version of Go.
 pub fn go_server(version: &str) -> Found<PathBuf> {
+    go_program("goserver", version, &[])
+}
+
+/// A Go program of `fixtures/programs`, built by that version of Go in that environment.
+pub fn go_program(name: &str, version: &str, env: &[(&str, &str)]) -> Found<PathBuf> {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one = BUILDING
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let go = go(version)?;
-    let server = cache().join(format!("goserver-{version}"));
-    if !is_newer(&server, &fixture("goserver/main.go")) {
+    let program = cache().join(format!("{name}-{version}"));
+    if !is_newer(&program, &fixture(name).join("main.go")) {
         let mut build = Command::new(go);
         build
             .args(["build", "-buildvcs=false", "-o"])
-            .arg(&server)
+            .arg(&program)
             .arg(".")
-            .current_dir(fixture("goserver"));
+            .current_dir(fixture(name));
         build
             .env("GOTOOLCHAIN", "local")
             .env("GOPROXY", "off")
             .env_remove("GOROOT")
-            .env_remove("GOFLAGS");
+            .env_remove("GOFLAGS")
+            .envs(env.iter().copied());
         build
             .env("GOCACHE", cache().join(format!("gocache-{version}")))
             .env("GOPATH", cache().join("gopath"));
         output(&mut build)?;
     }
-    Ok(server)
+    Ok(program)
 }
 
 /// `go` of that version: named by MEMTRACE_GO_1_21 or MEMTRACE_GO_1_25, or installed beside the build.
