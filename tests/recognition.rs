@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Ended, MEMTRACE, Running, bytes, run, tracee};
+use support::{MEMTRACE, Running, bytes, run, tracee};
 use support_real::programs::{
     Found, compiled, find, fixture, go_program, go_server, java_classes, python,
 };
@@ -36,7 +36,8 @@ impl Left {
 
 /// The table by kind of a trace.
 struct Kinds {
-    ended: Ended,
+    /// What the program wrote to stdout.
+    printed: String,
     table: Value,
     rows: BTreeMap<(String, String), Left>,
     unknown: Left,
@@ -58,12 +59,15 @@ impl Kinds {
         command.args(argv).env("LC_ALL", "C");
         let ended = run(&mut command);
         assert_eq!(ended.status(), 0, "{ended:?}");
-        Kinds::read(&trace, ended)
+        Kinds {
+            printed: ended.stdout,
+            ..Kinds::read(&trace)
+        }
     }
 
     /// Of a trace; its rows must add up to the summary, row by row as other tables do.
     #[track_caller]
-    fn read(trace: &Path, ended: Ended) -> Kinds {
+    fn read(trace: &Path) -> Kinds {
         let report = |options: &[&str]| -> Value {
             let mut command = Command::new(MEMTRACE);
             let ended = run(command.arg("report").args(options).arg("--json").arg(trace));
@@ -111,7 +115,7 @@ impl Kinds {
             }
         }
         Kinds {
-            ended,
+            printed: String::new(),
             table,
             rows,
             unknown,
@@ -149,8 +153,8 @@ impl Kinds {
 fn go_agrees(version: &str, program: &Path) {
     let kinds = Kinds::of(&[program]);
     let book = |name: &str| {
-        number_after(&kinds.ended.stdout, &format!("{name}="))
-            .unwrap_or_else(|| panic!("{version} prints no {name}: {:?}", kinds.ended))
+        number_after(&kinds.printed, &format!("{name}="))
+            .unwrap_or_else(|| panic!("{version} prints no {name}: {}", kinds.printed))
     };
     let heap = kinds.row("Go", "heap arenas");
     // HeapSys counts what was made usable, in spans of stacks too once StackInuse is added. HeapReleased is part
@@ -259,8 +263,8 @@ fn the_books_of_the_jvm_agree() {
     ];
     let kinds = Kinds::of(&argv);
     let book = |category: &str| {
-        nmt(&kinds.ended.stdout, category)
-            .unwrap_or_else(|| panic!("NMT tells nothing of {category}: {:?}", kinds.ended))
+        nmt(&kinds.printed, category)
+            .unwrap_or_else(|| panic!("NMT tells nothing of {category}: {}", kinds.printed))
     };
     let both = |left: Left| (left.mapped(), left.committed);
     let sum = |parts: &[(u64, u64)]| {
@@ -314,7 +318,7 @@ fn python_has_arenas_of_objects() {
     // 16 bytes each, in arenas of 1 MiB (256 KiB before 3.10).
     let arenas = kinds.row("CPython", "object arenas");
     assert!(
-        6 * MIB <= arenas.committed && arenas.committed % (256 << 10) == 0,
+        6 * MIB <= arenas.committed && arenas.committed.is_multiple_of(256 << 10),
         "{:#}",
         kinds.table
     );
@@ -531,4 +535,72 @@ fn rings_of_the_kernel_are_told_by_their_names() {
             .contains_key(&("kernel".to_owned(), (**ring).to_owned()))
     });
     assert!(0 < seen.count(), "{:#}", kinds.table);
+}
+
+// ── recorded traces ─────────────────────────────────────────────────────────────────────────────────────
+
+#[track_caller]
+fn recorded(name: &str) -> Kinds {
+    let trace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/traces")
+        .join(name);
+    Kinds::read(&trace)
+}
+
+#[test]
+fn recorded_go_is_recognised_whole() {
+    for (name, used) in [("go-1.21.13.mtr", 108 * MIB), ("go-1.25.5.mtr", 100 * MIB)] {
+        let kinds = recorded(name);
+        let heap = kinds.row("Go", "heap arenas");
+        assert_eq!((heap.mapped(), heap.committed), (128 * MIB, used), "{name}");
+        assert_eq!(kinds.row("Go", "page summaries").mappings, 6, "{name}");
+        // With cgo threads are glibc's.
+        assert_eq!(
+            kinds.row("glibc", "malloc arenas").mapped(),
+            320 * MIB,
+            "{name}"
+        );
+        assert_eq!(kinds.row("glibc", "thread stacks").mappings, 5, "{name}");
+        kinds.unknown_within(0);
+    }
+}
+
+#[test]
+fn recorded_java_is_recognised_but_for_what_anything_could_have_mapped() {
+    for name in ["java-17.0.9.2.mtr", "java-21.0.8.2.mtr"] {
+        let kinds = recorded(name);
+        assert_eq!(
+            kinds.row("HotSpot", "Java heap").mapped(),
+            6_320_816_128,
+            "{name}"
+        );
+        assert_eq!(
+            kinds.row("HotSpot", "class space").mapped(),
+            1 << 30,
+            "{name}"
+        );
+        assert_eq!(
+            kinds.row("HotSpot", "metaspace").mapped(),
+            64 * MIB,
+            "{name}"
+        );
+        let code = kinds.row("HotSpot", "code cache").mapped();
+        assert_eq!(code, 251_658_240 + 49_152 + 2 * 962_560, "{name}");
+        kinds.unknown_within(512 << 10);
+    }
+}
+
+#[test]
+fn recorded_node_and_python_are_recognised() {
+    for name in ["node-20.18.0.mtr", "node-24.12.0.mtr"] {
+        let kinds = recorded(name);
+        // All that V8 had is gone at the end.
+        let pages = kinds.row("V8", "heap pages");
+        assert!(20 < pages.mappings, "{name}: {:#}", kinds.table);
+        assert_eq!(kinds.row("V8", "code range").mappings, 1, "{name}");
+        kinds.unknown_within(2 * MIB);
+    }
+    let python = recorded("python3.mtr");
+    assert_eq!(python.row("CPython", "object arenas").committed, 3 * MIB);
+    python.unknown_within(0);
 }

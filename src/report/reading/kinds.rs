@@ -11,7 +11,7 @@ use crate::decode::Call;
 use crate::mm::Verb;
 use crate::report::Place;
 use crate::report::recognize::{
-    Clues, Recognized, Request, Step, Surroundings, recognize, recognize_snapshot,
+    Basis, Clues, Recognized, Request, Step, Surroundings, recognize, recognize_snapshot,
 };
 use crate::timeline::{
     Began, CallEvent, Event, EventKind, Frame, FrameName, HeldNames, Namer, Observation, Observed,
@@ -451,7 +451,8 @@ impl Known {
             false => recognize(clues, &self.around),
         };
         let verdict = verdict.or_else(|| living.shown.clone());
-        if let Some(known) = &verdict {
+        // Files of one runtime are read by others.
+        if let Some(known) = verdict.as_ref().filter(|known| known.basis != Basis::File) {
             let by: Arc<str> = known.evidence.as_ref().into();
             self.around.shown(known.kind.owner, &by);
         }

@@ -99,7 +99,7 @@ pub fn recognize_snapshot(snapshot: &Snapshot, around: &Surroundings) -> Vec<Opt
             }
             let before = index.checked_sub(1).and_then(|index| lines.get(index));
             clues.over = before.and_then(|before| bss_of(before, line));
-            by_name(&clues).or_else(|| loader::by_mechanism(&clues, &around))
+            by_name(&clues, &around).or_else(|| loader::by_mechanism(&clues, &around))
         })
         .collect();
     for run in runs(&lines) {
