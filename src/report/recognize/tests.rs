@@ -211,7 +211,7 @@ fn a_living_go_process_is_recognised_by_the_version_its_file_states() {
             "Go heap arenas (shape)",
             "Go heap arenas (shape)",
             "Go page summaries (shape)",
-            "Go heap metadata (shape)",
+            "Go page summaries (shape)",
             "Go page summaries (shape)",
             "process main stack (file)",
         ]
@@ -223,7 +223,26 @@ fn a_living_go_process_is_recognised_by_the_version_its_file_states() {
     assert_eq!(mapped, lines);
     let (kind, largest) = &sums[0];
     assert_eq!(kind.map(|kind| kind.what), Some("page summaries"));
-    assert!(largest.reserved == largest.mapped && largest.resident.is_none());
+    assert_eq!(largest.committed.0, 4096);
+    assert_eq!(largest.resident, None);
+}
+
+#[test]
+fn a_living_go_heap_need_not_be_used_from_its_start() {
+    let mut go = Surroundings::of_program(&"/srv/server".into());
+    go.version(&"go1.27.0".into());
+    let text = "\
+343914000000-343916000000 ---p 00000000 00:00 0 \n\
+343916000000-343918c00000 rw-p 00000000 00:00 0 \n\
+343918c00000-34391c000000 ---p 00000000 00:00 0 \n";
+    assert_eq!(kinds(text, &go), ["Go heap arenas (shape)"; 3]);
+    // The used pages of summaries are few and lie anywhere.
+    let text = "\
+7f0000000000-7f0002001000 ---p 00000000 00:00 0 \n\
+7f0002001000-7f0002002000 rw-p 00000000 00:00 0 \n\
+7f0002002000-7f0004000000 ---p 00000000 00:00 0 \n";
+    let summaries = "Go page summaries (shape)";
+    assert_eq!(kinds(text, &go), [summaries; 3]);
 }
 
 #[test]
