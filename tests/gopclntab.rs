@@ -88,7 +88,13 @@ macro_rules! agrees {
     ($($name:ident: $version:literal $kind:literal $flags:expr;)*) => {$(
         #[test]
         fn $name() {
-            agrees_with_the_runtime(&need!(go_program($version, "gotables", $kind, $flags)));
+            agrees_with_the_runtime(&need!(go_program(
+                $version,
+                "gotables",
+                $kind,
+                $flags,
+                &[]
+            )));
         }
     )*};
 }
@@ -104,7 +110,7 @@ agrees! {
 
 #[test]
 fn the_table_is_found_where_its_section_has_another_name() {
-    let program = need!(go_program("1.25.5", "gotables", "", &[]));
+    let program = need!(go_program("1.25.5", "gotables", "", &[], &[]));
     let mut bytes = fs::read(program).expect("the program can be read");
     let named = locate(&bytes[..]).expect("a table");
     let name = b".gopclntab\0";
@@ -124,7 +130,8 @@ fn damaged_tables_tell_less_and_never_panic() {
         "1.21.13",
         "gotables",
         "-stripped",
-        &["-ldflags=-s -w"]
+        &["-ldflags=-s -w"],
+        &[]
     ));
     let whole = fs::read(program).expect("the program can be read");
     let found = locate(&whole[..]).expect("a table");

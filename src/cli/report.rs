@@ -8,7 +8,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::report::reading::{
-    self, Around, At, Followed, LivesSink, Moment, OverTime, ProfileSink, Stop, Table, follow,
+    self, Ahead, Around, At, By, Followed, LivesSink, Moment, OverTime, ProfileSink, Stop, Table,
+    follow,
 };
 use crate::report::{Report as Facts, json, replay};
 use crate::term::{
@@ -82,7 +83,9 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
             Ok(Answer::Summary(Box::new(facts)))
         }
         Question::At(moment) => {
-            let mut at = At::new(filter());
+            let mut at = At::new(filter())
+                .knowing(ahead(trace)?)
+                .named_by(Box::new(names.clone()));
             let stop = stop_at(moment, trace)?;
             say_if_over(trace, stop, &tell(trace, stop, &mut at)?);
             Ok(Answer::At(Box::new(at.into_named(&mut names))))
@@ -95,6 +98,11 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
         }
         Question::By(by) => {
             let mut table = Table::of(by, filter());
+            if by == By::Kind {
+                table = table
+                    .knowing(ahead(trace)?)
+                    .named_by(Box::new(names.clone()));
+            }
             tell(trace, stop, &mut table)?;
             Ok(Answer::Table(Box::new(table.into_table())))
         }
@@ -137,6 +145,11 @@ fn by_stack(args: &Report, trace: &Path, names: &mut TraceNames) -> Result<Answe
         }
         _ => Answer::Stacks(Box::new(profile.by_stack(names))),
     })
+}
+
+/// What the trace holds that is told later than it is wanted.
+fn ahead(trace: &Path) -> Result<Ahead, Failure> {
+    Ahead::read(&mut *open(trace)?).map_err(unreadable(trace))
 }
 
 /// How far to read for `moment`; some moments are known only once all was read.

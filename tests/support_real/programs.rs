@@ -85,11 +85,18 @@ pub fn java_classes(source: &str) -> Found<PathBuf> {
 
 /// The HTTP server of `fixtures/programs/goserver`, built by that version of Go.
 pub fn go_server(version: &str) -> Found<PathBuf> {
-    go_program(version, "goserver", "", &[])
+    go_program(version, "goserver", "", &[], &[])
 }
 
-/// A Go program of `fixtures/programs`, built by that version of Go with `flags`, which `kind` names.
-pub fn go_program(version: &str, source: &str, kind: &str, flags: &[&str]) -> Found<PathBuf> {
+/// A Go program of `fixtures/programs`, built by that version of Go with `flags` in that
+/// environment, which `kind` names.
+pub fn go_program(
+    version: &str,
+    source: &str,
+    kind: &str,
+    flags: &[&str],
+    env: &[(&str, &str)],
+) -> Found<PathBuf> {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one = BUILDING
         .lock()
@@ -109,7 +116,8 @@ pub fn go_program(version: &str, source: &str, kind: &str, flags: &[&str]) -> Fo
             .env("GOTOOLCHAIN", "local")
             .env("GOPROXY", "off")
             .env_remove("GOROOT")
-            .env_remove("GOFLAGS");
+            .env_remove("GOFLAGS")
+            .envs(env.iter().copied());
         build
             .env("GOCACHE", cache().join(format!("gocache-{version}")))
             .env("GOPATH", cache().join("gopath"));

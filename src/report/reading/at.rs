@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use crate::abi::Prot;
 use crate::mm::{Backing, Totals, Vma, VmaFlags};
+use crate::report::recognize::Recognized;
 use crate::report::{Place, Report};
-use crate::timeline::{Began, Event, EventKind, Namer, Sink, SpaceState, Stacks, Timeline};
+use crate::timeline::{
+    Began, Event, EventKind, Namer, Observation, Sink, SpaceState, Stacks, Timeline,
+};
 use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
 use super::filter::Filter;
-use super::follow::Stop;
+use super::follow::{Ahead, Stop};
+use super::kinds::{Followed, Kinds};
 use super::provenance::{Origin, Provenance, RightsChange};
 use super::who::OwnerNames;
 
@@ -146,6 +150,8 @@ pub struct Made {
     pub change: Option<Arc<RightsChange>>,
     /// Who mapped them, where a stack tells.
     pub owner: Option<Arc<str>>,
+    /// What they are, if anything tells.
+    pub recognized: Option<Recognized>,
 }
 
 /// A sink that keeps the spaces as they are after the last event it gets.
@@ -153,12 +159,21 @@ pub struct Made {
 pub struct At {
     filter: Filter,
     provenance: Provenance,
+    kinds: Kinds,
     resident: BTreeMap<SpaceId, (Bytes, Timestamp)>,
     /// Living spaces that the filter does not leave out.
     living: Vec<SpaceId>,
     time: Timestamp,
     then: Then,
     stacks: Stacks,
+}
+
+impl Mapping {
+    /// What most of it is.
+    pub fn recognized(&self) -> Option<&Recognized> {
+        let largest = self.made.iter().max_by_key(|made| made.range.len());
+        largest?.recognized.as_ref()
+    }
 }
 
 impl At {
@@ -169,6 +184,18 @@ impl At {
             filter,
             ..At::default()
         }
+    }
+
+    /// Tells it what the trace holds further on.
+    pub fn knowing(mut self, ahead: Ahead) -> At {
+        self.kinds.know(ahead);
+        self
+    }
+
+    /// Functions that called get their names from `namer`.
+    pub fn named_by(mut self, namer: Box<dyn Namer>) -> At {
+        self.kinds.name_by(namer);
+        self
     }
 
     /// What was found.
@@ -189,19 +216,22 @@ impl At {
         self.then
     }
 
-    fn look(&self, timeline: &Timeline, last: bool) -> Then {
-        let spaces = self.living.iter().filter_map(|id| {
-            let state = timeline.spaces.get(id)?;
-            Some(self.space(*id, state, timeline))
+    fn look(&mut self, timeline: &Timeline, last: bool) -> Then {
+        let living = self.living.clone();
+        let spaces = living.into_iter().filter_map(|id| {
+            let state = timeline.spaces.get(&id)?;
+            self.kinds.learn(id);
+            Some(self.space(id, state, timeline))
         });
+        let spaces = spaces.collect();
         Then {
             time: self.time,
             last,
-            spaces: spaces.collect(),
+            spaces,
         }
     }
 
-    fn space(&self, id: SpaceId, state: &SpaceState, timeline: &Timeline) -> SpaceThen {
+    fn space(&mut self, id: SpaceId, state: &SpaceState, timeline: &Timeline) -> SpaceThen {
         let mut mappings = Vec::new();
         let mut hidden = 0;
         for vma in state.model.vmas() {
@@ -227,7 +257,7 @@ impl At {
         }
     }
 
-    fn mapping(&self, id: SpaceId, vma: &Vma, state: &SpaceState) -> Mapping {
+    fn mapping(&mut self, id: SpaceId, vma: &Vma, state: &SpaceState) -> Mapping {
         let mut made: Vec<Made> = Vec::new();
         let mut largest: Option<(u64, Place, Option<Arc<str>>)> = None;
         let history = self.provenance.spaces.get(&id);
@@ -241,6 +271,7 @@ impl At {
                 origin: Arc::clone(&piece.origin),
                 change: piece.change.clone(),
                 owner: None,
+                recognized: self.kinds.of(id, range, piece),
             });
         }
         let (_, place, name) = largest.unwrap_or_else(|| (0, Place::of(vma, state), None));
@@ -281,6 +312,11 @@ impl At {
 }
 
 impl Sink for At {
+    fn observation(&mut self, observation: &Observation) -> io::Result<()> {
+        self.kinds.observe(observation);
+        Ok(())
+    }
+
     fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
         self.time = event.time;
         // Size and rights are those of the mapping, not of the call that made it.
@@ -290,7 +326,12 @@ impl Sink for At {
             ..self.filter.clone()
         };
         let counts = maker.is_empty() || maker.counts(event);
-        self.provenance.event(event, timeline, counts, &mut |_| {});
+        let mut told = Vec::new();
+        self.provenance
+            .event(event, timeline, counts, &mut |happened| {
+                told.push(Followed::of(&happened));
+            });
+        self.kinds.event(event, timeline, &self.provenance, &told);
         match &event.kind {
             EventKind::SpaceBegan { .. } => {
                 self.then = Then::default();
@@ -308,6 +349,7 @@ impl Sink for At {
                 }
                 self.living.retain(|space| *space != event.space);
                 self.provenance.forget(event.space);
+                self.kinds.forget(event.space);
                 self.resident.remove(&event.space);
             }
             _ => {}

@@ -1,8 +1,10 @@
 //! A trace told to one question, up to a moment.
 
+use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
-use crate::timeline::{Sink, Timeline};
+use crate::timeline::{FileSeen, Frame, FrameName, Observed, Sink, Timeline};
 use crate::trace_file::{Damage, Source};
 use crate::units::Timestamp;
 
@@ -30,6 +32,31 @@ pub struct Followed {
     pub notes: Vec<String>,
 }
 
+/// What a trace holds that is told later than it is wanted: files are looked at while the program
+/// runs on, and functions get their names when it is over.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ahead {
+    /// What files say of themselves.
+    pub files: Vec<FileSeen>,
+    /// What frames are called.
+    pub names: HashMap<Frame, Arc<[FrameName]>>,
+}
+
+impl Ahead {
+    /// Reads `source` to its end for it.
+    pub fn read(source: &mut dyn Source) -> io::Result<Ahead> {
+        let mut ahead = Ahead::default();
+        while let Some(observation) = source.next()? {
+            match observation.what {
+                Observed::File(file) => ahead.files.push(file),
+                Observed::Names(seen) => ahead.names.extend(seen.names),
+                _ => {}
+            }
+        }
+        Ok(ahead)
+    }
+}
+
 /// Tells `source` to `sink` up to `stop`, then lets it finish.
 pub fn follow(source: &mut dyn Source, stop: Stop, sink: &mut dyn Sink) -> io::Result<Followed> {
     let mut timeline = Timeline::new(source.info().clone());
@@ -51,6 +78,7 @@ pub fn follow(source: &mut dyn Source, stop: Stop, sink: &mut dyn Sink) -> io::R
         {
             break;
         }
+        sink.observation(&observation)?;
         timeline.observe(observation, &mut events);
         for event in events.drain(..) {
             last = event.seq;

@@ -129,6 +129,7 @@ fn made_by(made: &Made) -> Value {
         origin,
         change,
         owner,
+        recognized: known,
     } = made;
     json!({
         "start": hex(range.start()),
@@ -136,6 +137,7 @@ fn made_by(made: &Made) -> Value {
         "by": origin_object(origin),
         "changed": change.as_deref().map(change_object),
         "owner": owner.as_deref(),
+        "recognized": recognized(known.as_ref()),
     })
 }
 

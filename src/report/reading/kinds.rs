@@ -10,13 +10,17 @@ use crate::abi::{MapFlags, Prot};
 use crate::decode::Call;
 use crate::mm::Verb;
 use crate::report::Place;
-use crate::report::recognize::{Clues, Recognized, Request, Step, Surroundings, recognize};
+use crate::report::recognize::{
+    Basis, Clues, Recognized, Request, Step, Surroundings, recognize, recognize_snapshot,
+};
 use crate::timeline::{
-    Began, CallEvent, Event, EventKind, HeldNames, Namer, SpaceState, Stacks, Timeline,
+    Began, CallEvent, Event, EventKind, Frame, FrameName, HeldNames, Namer, Observation, Observed,
+    SpaceState, Stacks, Timeline,
 };
 use crate::units::{AddrRange, SpaceId, StackId, Tid};
 
 use super::asked::named;
+use super::follow::Ahead;
 use super::provenance::{Happened, History, Origin, Piece, Provenance};
 
 /// What one event did to bytes of one origin.
@@ -50,6 +54,10 @@ pub(super) struct Kinds {
     callers: HashMap<StackId, Arc<[Arc<str>]>>,
     /// Versions that files state, by path: told once in a trace.
     versions: BTreeMap<Arc<str>, Arc<str>>,
+    /// Names that the trace holds further on.
+    names: HashMap<Frame, Arc<[FrameName]>>,
+    /// What was recognised of spaces that were attached to and whose event is still to come.
+    attached: BTreeMap<SpaceId, Vec<(AddrRange, Recognized)>>,
     spaces: BTreeMap<SpaceId, Known>,
 }
 
@@ -64,7 +72,14 @@ impl fmt::Debug for Kinds {
 
 impl Default for Kinds {
     fn default() -> Kinds {
-        Kinds::new(Box::new(HeldNames))
+        Kinds {
+            namer: Box::new(HeldNames),
+            callers: HashMap::new(),
+            versions: BTreeMap::new(),
+            names: HashMap::new(),
+            attached: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+        }
     }
 }
 
@@ -96,17 +111,46 @@ struct Living {
     id: u64,
     bytes: u64,
     clues: Clues,
+    /// What maps showed it to be when the space was attached to.
+    shown: Option<Recognized>,
 }
 
 impl Kinds {
-    /// Takes the names of functions from `namer`.
-    pub(super) fn new(namer: Box<dyn Namer>) -> Kinds {
-        Kinds {
-            namer,
-            callers: HashMap::new(),
-            versions: BTreeMap::new(),
-            spaces: BTreeMap::new(),
+    /// Takes what the trace holds further on.
+    pub(super) fn know(&mut self, ahead: Ahead) {
+        for file in ahead.files {
+            self.versions
+                .extend(file.version.map(|version| (file.path, version)));
         }
+        self.names = ahead.names;
+    }
+
+    /// The same with functions named by `namer`.
+    pub(super) fn name_by(&mut self, namer: Box<dyn Namer>) {
+        self.namer = namer;
+    }
+
+    /// Takes what is to be known before the events that are made of it: what maps showed of a space
+    /// that lived before it was traced.
+    pub(super) fn observe(&mut self, observation: &Observation) {
+        let Observed::SpaceBegan(seen) = &observation.what else {
+            return;
+        };
+        if seen.began != Began::Attach {
+            return;
+        }
+        let mut around = Surroundings::of_program(&seen.exe);
+        for entry in &seen.snapshot.entries {
+            if let Some(version) = self.versions.get(&entry.name) {
+                around.version(version);
+            }
+        }
+        let verdicts = recognize_snapshot(&seen.snapshot, &around);
+        let lines = seen.snapshot.entries.iter().map(|entry| entry.range);
+        let known = lines
+            .zip(verdicts)
+            .filter_map(|(range, verdict)| Some((range, verdict?)));
+        self.attached.insert(seen.space, known.collect());
     }
 
     /// Takes an event, after `provenance` did, and what that told of it. What is gone by it is
@@ -162,15 +206,20 @@ impl Kinds {
         piece: &Piece,
     ) -> Option<Recognized> {
         let known = self.spaces.get_mut(&space)?;
-        let living = known.mappings.get(&piece.origin.first().id);
-        let mut clues = living.map_or_else(
-            || Clues::new(range, piece.place.clone()),
-            |living| living.clues.clone(),
-        );
-        if clues.place != piece.place && matches!(piece.place, Place::File(_)) {
-            clues = Clues::new(range, piece.place.clone());
+        let living = known.mappings.get(&piece.origin.first().id).cloned();
+        match living {
+            Some(living)
+                if living.clues.place == piece.place || !matches!(piece.place, Place::File(_)) =>
+            {
+                known.verdict(&living)
+            }
+            _ => known.verdict(&Living {
+                id: piece.origin.id,
+                bytes: range.len(),
+                clues: Clues::new(range, piece.place.clone()),
+                shown: None,
+            }),
         }
-        known.verdict(&clues)
     }
 
     /// A file that was mapped into a reservation: what these bytes are is told by the file.
@@ -194,9 +243,14 @@ impl Kinds {
             .into_values()
             .map(|living| Gone {
                 id: living.id,
-                verdict: known.verdict(&living.clues),
+                verdict: known.verdict(&living),
             })
             .collect()
+    }
+
+    /// Drops a space that ended.
+    pub(super) fn forget(&mut self, space: SpaceId) {
+        self.spaces.remove(&space);
     }
 
     /// Lets a space learn which runtimes are in it from all that is there.
@@ -214,7 +268,7 @@ impl Kinds {
         }
         let mut functions: Vec<Arc<str>> = Vec::new();
         for frame in stacks.frames(id) {
-            let names = match stacks.names(*frame) {
+            let names = match stacks.names(*frame).or_else(|| self.names.get(frame)) {
                 Some(names) => Arc::clone(names),
                 None => self.namer.name(*frame, stacks),
             };
@@ -227,6 +281,7 @@ impl Kinds {
     }
 
     fn begin(&mut self, space: SpaceId, began: Began, state: &SpaceState, history: &History) {
+        let shown = self.attached.remove(&space).unwrap_or_default();
         let parent = match began {
             Began::Fork {
                 parent: Some(parent),
@@ -264,10 +319,15 @@ impl Kinds {
                 if let Some((file, place)) = behind {
                     clues.over = Some((place, file));
                 }
+                let shown = shown.iter().find(|(line, _)| line.covers(range));
                 Living {
                     id: piece.origin.id,
                     bytes: 0,
                     clues,
+                    shown: match copied {
+                        Some(living) => living.shown.clone(),
+                        None => shown.map(|(_, known)| known.clone()),
+                    },
                 }
             });
             living.bytes += range.len();
@@ -315,7 +375,7 @@ impl Kinds {
                     {
                         gone.push(Gone {
                             id: living.id,
-                            verdict: known.verdict(&living.clues),
+                            verdict: known.verdict(&living),
                         });
                     }
                 }
@@ -378,7 +438,8 @@ impl Known {
         }
     }
 
-    fn verdict(&mut self, clues: &Clues) -> Option<Recognized> {
+    fn verdict(&mut self, living: &Living) -> Option<Recognized> {
+        let clues = &living.clues;
         let verdict = match clues.at_start && self.start == Start::Unknown {
             true => recognize(
                 &Clues {
@@ -389,7 +450,9 @@ impl Known {
             ),
             false => recognize(clues, &self.around),
         };
-        if let Some(known) = &verdict {
+        let verdict = verdict.or_else(|| living.shown.clone());
+        // Files of one runtime are read by others.
+        if let Some(known) = verdict.as_ref().filter(|known| known.basis != Basis::File) {
             let by: Arc<str> = known.evidence.as_ref().into();
             self.around.shown(known.kind.owner, &by);
         }
@@ -398,7 +461,7 @@ impl Known {
 
     fn learn<'a>(&mut self, mappings: impl Iterator<Item = &'a Living>) {
         for living in mappings {
-            self.verdict(&living.clues);
+            self.verdict(living);
         }
     }
 
@@ -432,7 +495,12 @@ impl Known {
         }
         let id = origin.id;
         let bytes = range.len();
-        let living = Living { id, bytes, clues };
+        let living = Living {
+            id,
+            bytes,
+            clues,
+            shown: None,
+        };
         self.mappings.insert(origin.first().id, living);
     }
 

@@ -27,7 +27,7 @@ pub use asked::{Asked, PR_SET_VMA, asked};
 pub use at::{At, Made, Mapping, Moment, Peak, SpaceThen, Then};
 pub use by::{By, Key, MappingRow, Row, Sums, Table, TableSink};
 pub use filter::{Filter, Rights};
-pub use follow::{Followed, Stop, follow};
+pub use follow::{Ahead, Followed, Stop, follow};
 pub use lives::{Commits, LifeSums, Lives, LivesSink, ReservationLife};
 pub use over_time::{Curve, Figures, OverTime, Step, Steps};
 pub use provenance::{How, Origin, RightsChange};

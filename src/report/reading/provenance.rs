@@ -16,6 +16,9 @@ use crate::units::{Addr, AddrRange, SpaceId};
 
 use super::asked::{asked, named};
 
+/// The result of a call that failed with EINVAL.
+const EINVAL: i64 = -22;
+
 mod history;
 mod origin;
 
@@ -266,9 +269,11 @@ impl Provenance {
             history.sync(range, &mut now);
         }
         if let Some(range) = named(&call.raw)
-            && call
-                .result
-                .is_some_and(|result| !is_error(&call.raw, result))
+            && call.result.is_some_and(|result| {
+                // EINVAL is what a kernel without CONFIG_ANON_VMA_NAME answers: the name is no
+                // less what the program calls it.
+                !is_error(&call.raw, result) || result == EINVAL
+            })
         {
             history.name(range, call);
         }

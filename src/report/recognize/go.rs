@@ -83,15 +83,7 @@ pub(super) const GO: Runtime = Runtime {
 /// mpagealloc_64bit.go, `sysInit`: five levels of 48-bit addresses, 8 bytes for each 2^34, 2^31,
 /// 2^28, 2^25 and 2^22 bytes; and the scavenge index, of which 8 (1.21: 8 MiB of 2 bytes) bytes
 /// stand for 4 MiB.
-const SUMMARY_SIZES: [u64; 6] = [
-    128 << 10,
-    1 << 20,
-    8 << 20,
-    64 << 20,
-    512 << 20,
-    // Level 4 of 1.18 and older kept the same size; arm64 with 52 bits is not known.
-    256 << 20,
-];
+const SUMMARY_SIZES: [u64; 5] = [128 << 10, 1 << 20, 8 << 20, 64 << 20, 512 << 20];
 
 /// The sizes of `persistentChunkSize`, `gcBitsChunkBytes`, the second level of the arena index, and
 /// any size that is no multiple of a page: runtime.sysAlloc passes what it was asked for, allocators

@@ -56,7 +56,7 @@ pub(super) fn by_mechanism(clues: &Clues, around: &Surroundings) -> Option<Recog
 
 /// A file's part of memory, whatever else lies around it.
 pub(super) fn file(path: &str, around: &Surroundings) -> Recognized {
-    if let Some(known) = by_file(path) {
+    if let Some(known) = by_file(path, around) {
         return known;
     }
     let name = path.rsplit('/').next().unwrap_or(path);

@@ -125,10 +125,27 @@ static RUNTIMES: &[Runtime] = &[
     cpython::CPYTHON,
 ];
 
+/// Functions that begin so are nobody else's, so that they show their runtime even where it is linked
+/// statically. Others, such as `new_arena`, count only where the runtime is known to be there.
+const OWN_PREFIXES: &[&str] = &[
+    "runtime.",
+    "v8::internal::",
+    "partition_alloc::",
+    "je_",
+    "_rjem_je_",
+    "_mi_",
+    "mi_",
+    "tcmalloc::",
+    "TCMalloc_",
+    "__asan::",
+    "__tsan::",
+    "__msan::",
+];
+
 /// What a mapping is; `None` if nothing tells.
 pub fn recognize(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
-    by_caller(clues)
-        .or_else(|| by_name(clues))
+    by_caller(clues, around)
+        .or_else(|| by_name(clues, around))
         .or_else(|| loader::by_mechanism(clues, around))
         .or_else(|| by_shape(clues, around))
 }
@@ -146,36 +163,57 @@ fn found(
     }
 }
 
-fn by_caller(clues: &Clues) -> Option<Recognized> {
+/// The first of all runtimes for which `rule` says what something is; those that are known to be in
+/// the space come first, because some have functions, names and files in common.
+fn first(
+    around: &Surroundings,
+    rule: impl Fn(&Runtime) -> Option<&'static str>,
+) -> Option<(&'static str, &'static str)> {
+    let tell = |runtime: &Runtime| Some((runtime.owner, rule(runtime)?));
+    let mut present = RUNTIMES.iter().filter(|it| around.has(it.owner));
+    let known = present.find_map(tell);
+    known.or_else(|| RUNTIMES.iter().find_map(tell))
+}
+
+fn by_caller(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
     clues.callers.iter().find_map(|function| {
-        RUNTIMES.iter().find_map(|runtime| {
-            let rule = |(listed, _): &&(&str, &str)| pattern::matches(listed, function);
-            let (_, what) = runtime.functions.iter().find(rule)?;
-            let evidence = format!("called by {function}");
-            Some(found(runtime.owner, what, Basis::Caller, evidence))
-        })
+        let (owner, what) = first(around, |runtime| {
+            let mut listed = runtime.functions.iter().filter(|(listed, _)| {
+                let its_own = OWN_PREFIXES.iter().any(|own| listed.starts_with(own));
+                its_own || around.has(runtime.owner)
+            });
+            listed
+                .find(|(listed, _)| pattern::matches(listed, function))
+                .map(|(_, what)| *what)
+        })?;
+        let evidence = format!("called by {function}");
+        Some(found(owner, what, Basis::Caller, evidence))
     })
 }
 
-fn by_name(clues: &Clues) -> Option<Recognized> {
+fn by_name(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
     let name = clues.name.as_deref()?;
     let plain = name.strip_prefix("[anon:").unwrap_or(name);
     let plain = plain.strip_suffix(']').unwrap_or(plain).trim();
-    RUNTIMES.iter().find_map(|runtime| {
-        let rule = |(listed, _): &&(&str, &str)| pattern::matches(listed, plain);
-        let (_, what) = runtime.names.iter().find(rule)?;
-        let evidence = format!("named \"{plain}\"");
-        Some(found(runtime.owner, what, Basis::Name, evidence))
-    })
+    let (owner, what) = first(around, |runtime| {
+        let mut listed = runtime.names.iter();
+        listed
+            .find(|(listed, _)| pattern::matches(listed, plain))
+            .map(|(_, what)| *what)
+    })?;
+    let evidence = format!("named \"{plain}\"");
+    Some(found(owner, what, Basis::Name, evidence))
 }
 
 /// A file that a runtime is known to map.
-fn by_file(path: &str) -> Option<Recognized> {
-    RUNTIMES.iter().find_map(|runtime| {
-        let rule = |(listed, _): &&(&str, &str)| pattern::is_path(listed, path);
-        let (_, what) = runtime.files.iter().find(rule)?;
-        Some(found(runtime.owner, what, Basis::File, path.to_owned()))
-    })
+fn by_file(path: &str, around: &Surroundings) -> Option<Recognized> {
+    let (owner, what) = first(around, |runtime| {
+        let mut listed = runtime.files.iter();
+        listed
+            .find(|(listed, _)| pattern::is_path(listed, path))
+            .map(|(_, what)| *what)
+    })?;
+    Some(found(owner, what, Basis::File, path.to_owned()))
 }
 
 fn by_shape(clues: &Clues, around: &Surroundings) -> Option<Recognized> {

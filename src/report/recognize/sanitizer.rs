@@ -73,10 +73,19 @@ const SHAPES: &[Shape] = &[
         },
     },
     Shape {
-        what: "own records",
-        evidence: "writable memory that is no thread's stack, in a process whose malloc it replaces",
+        what: ALLOCATOR,
+        evidence: "2 MiB of which 1 MiB was cut off for its alignment",
         alone: false,
-        fits: |clues, _| clues.plain_memory().is_some_and(|asked| asked.addr.0 == 0),
+        fits: |clues, _| {
+            let whole = |asked: &Request| asked.len == 2 << 20;
+            clues.plain_memory().is_some_and(whole) && clues.aligned_by_trimming(1 << 20, 1 << 20)
+        },
+    },
+    Shape {
+        what: SHADOW,
+        evidence: "NORESERVE, mapped over a shadow to empty it",
+        alone: false,
+        fits: |clues, _| clues.over.is_some() && fixed(clues).is_some(),
     },
 ];
 
@@ -87,7 +96,7 @@ const fn sanitizer(owner: &'static str, libraries: &'static [&'static str]) -> R
         version: None,
         functions: FUNCTIONS,
         names: NAMES,
-        files: &[],
+        files: &[("tsan.rodata.*", SHADOW)],
         shapes: SHAPES,
     }
 }

@@ -99,7 +99,7 @@ pub fn recognize_snapshot(snapshot: &Snapshot, around: &Surroundings) -> Vec<Opt
             }
             let before = index.checked_sub(1).and_then(|index| lines.get(index));
             clues.over = before.and_then(|before| bss_of(before, line));
-            by_name(&clues).or_else(|| loader::by_mechanism(&clues, &around))
+            by_name(&clues, &around).or_else(|| loader::by_mechanism(&clues, &around))
         })
         .collect();
     for run in runs(&lines) {
@@ -229,19 +229,31 @@ fn stack(lines: &[Line<'_>], around: &Surroundings) -> Found {
     })
 }
 
+/// Arenas that touch: 64 MiB each at their alignment, usable in multiples of 4 MiB (`pallocChunkBytes`).
+/// Since 1.27 the first of them is not used from its start on.
 fn go_heap(lines: &[Line<'_>], around: &Surroundings) -> Found {
     let [first, ..] = lines else { return None };
     let start = first.entry.range.start().0;
-    if !around.has(go::OWNER) || !start.is_multiple_of(ARENA) || first.noreserve == Some(true) {
+    if !around.has(go::OWNER) || !start.is_multiple_of(ARENA) {
         return None;
     }
-    // Usable from the bottom up, then reserved to a multiple of 64 MiB.
-    let used = lines.iter().take_while(|line| line.is_data()).count();
-    let reserved = lines[used..].iter().take_while(|line| line.is_reserved());
-    let count = used + reserved.count();
-    let end = lines[count.checked_sub(1)?].entry.range.end().0;
-    (0 < used && end.is_multiple_of(ARENA)).then(|| {
-        let evidence = "shape: multiples of 64 MiB at their alignment, used from the bottom";
+    let mut used = false;
+    let mut whole = None;
+    for (index, line) in lines.iter().enumerate() {
+        let end = line.entry.range.end().0;
+        let next = lines.get(index + 1);
+        let changes = next.is_none_or(|next| next.is_reserved() != line.is_reserved());
+        let usual = line.is_data() || line.is_reserved();
+        if !usual || line.noreserve == Some(true) || (changes && !end.is_multiple_of(4 * MIB)) {
+            break;
+        }
+        used |= line.is_data();
+        if used && end.is_multiple_of(ARENA) {
+            whole = Some(index + 1);
+        }
+    }
+    whole.map(|count| {
+        let evidence = "shape: arenas of 64 MiB at their alignment, used in multiples of 4 MiB";
         (count, shape(go::OWNER, "heap arenas", evidence))
     })
 }
@@ -266,11 +278,21 @@ fn go_rest(lines: &[Line<'_>], around: &Surroundings) -> Found {
     if !around.has(go::OWNER) || first.noreserve == Some(true) {
         return None;
     }
-    let alone = !around.has(glibc::OWNER);
-    if first.is_reserved() && 64 << 10 <= first.entry.range.len() {
+    let is_summary = |line: &Line<'_>| line.is_reserved() && 64 << 10 <= line.entry.range.len();
+    if is_summary(first) {
+        // With the few pages of them that are used.
+        let mut count = 1;
+        while let Some([used, next, ..]) = lines.get(count..)
+            && used.is_data()
+            && used.entry.range.len() < MIB
+            && is_summary(next)
+        {
+            count += 2;
+        }
         let evidence = "shape: reserved without NORESERVE, outside the heap of a Go program";
-        return Some((1, shape(go::OWNER, "page summaries", evidence)));
+        return Some((count, shape(go::OWNER, "page summaries", evidence)));
     }
+    let alone = !around.has(glibc::OWNER);
     let evidence = "shape: memory outside the heap of a Go program without a C library";
     (alone && first.is_data()).then(|| (1, shape(go::OWNER, "heap metadata", evidence)))
 }

@@ -34,7 +34,7 @@ impl Surroundings {
     pub fn file(&mut self, path: &Arc<str>) {
         for runtime in RUNTIMES {
             let shows = |listed: &&str| pattern::is_path(listed, path);
-            if runtime.libraries.iter().any(|listed| shows(&listed)) {
+            if runtime.libraries.iter().any(shows) {
                 self.shown(runtime.owner, path);
             }
         }

@@ -2,15 +2,17 @@
 
 use std::io::{self, Write};
 
+use crate::abi::Prot;
 use crate::mm::Backing;
 use crate::report::reading::{How, Made, Mapping, Origin, SpaceThen, Then};
-use crate::report::{Made as What, Maker};
+use crate::report::recognize::{Basis, Kind, Recognized};
+use crate::report::{Made as What, Maker, Place};
 use crate::term::page::Page;
 use crate::term::{Count, Elapsed, Role, SIZE_WIDTH, Size, Style, escaped, width_of};
 use crate::timeline::Began;
 use crate::units::{Bytes, Timestamp};
 
-use super::{mapping_name, name_of, plural, push_name, rights};
+use super::{kind_name, mapping_name, name_of, plural, push_name, rights};
 
 /// From this width on the end of a mapping is shown too.
 const WITH_END: usize = 64;
@@ -273,5 +275,49 @@ fn name(mapping: &Mapping, style: &Style) -> String {
     ];
     let set = flags.iter().filter(|(set, _)| *set);
     set.for_each(|(_, word)| name.push_str(word));
+    name.push_str(&kinds(mapping));
     name
+}
+
+/// What it is beyond what its place says: `, Go heap arenas`.
+fn kinds(mapping: &Mapping) -> String {
+    if let Backing::File { .. } = mapping.backing {
+        // The rights of a segment of data that were taken back once its relocations were done.
+        let made_readonly = mapping.prot == Prot::READ
+            && mapping.made.iter().all(|made| match &made.change {
+                Some(change) => change.by.call().as_deref() == Some("mprotect"),
+                None => false,
+            });
+        let is_library =
+            |known: &Recognized| known.kind.owner == "ld.so" || known.kind.owner == "program";
+        if made_readonly && mapping.recognized().is_some_and(is_library) {
+            return ", relro".to_owned();
+        }
+    }
+    let Some(largest) = mapping.recognized() else {
+        return String::new();
+    };
+    let said_by_its_place = matches!(largest.kind.owner, "process" | "program")
+        || matches!(mapping.place, Place::File(_) if largest.kind.owner == "ld.so")
+        || matches!(mapping.place, Place::Special(_));
+    if said_by_its_place && largest.basis == Basis::File && largest.kind.what != "bss" {
+        return String::new();
+    }
+    let mut others: Vec<&Kind> = mapping
+        .made
+        .iter()
+        .filter_map(|made| Some(&made.recognized.as_ref()?.kind))
+        .filter(|kind| **kind != largest.kind)
+        .collect();
+    others.sort();
+    others.dedup();
+    let guard = match mapping.prot.is_empty() && largest.kind.what == "thread stacks" {
+        true => " (guard)",
+        false => "",
+    };
+    let others: String = others
+        .iter()
+        .map(|kind| format!(" + {}", kind_name(kind)))
+        .collect();
+    format!(", {}{guard}{others}", kind_name(&largest.kind))
 }

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use crate::mm::{Flow, Verb};
 use crate::report::call_name;
 use crate::report::reading::filter::Filter;
+use crate::report::reading::follow::Ahead;
 use crate::report::reading::kinds::{Followed, Gone, Kinds};
 use crate::report::reading::provenance::{History, How, Piece, Provenance};
 use crate::report::reading::range_map::RangeMap;
 use crate::report::recognize::Recognized;
-use crate::timeline::{CallEvent, Event, EventKind, Namer, Sink, SpaceState, Timeline};
+use crate::timeline::{
+    CallEvent, Event, EventKind, Namer, Observation, Sink, SpaceState, Timeline,
+};
 use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
 use super::{By, Key, MappingRow, Row, Sums, Table};
@@ -72,7 +75,13 @@ fn key_of(by: By, piece: &Piece) -> Key {
 impl TableSink {
     /// Functions that called get their names from `namer`: of use for a table by kind.
     pub fn named_by(mut self, namer: Box<dyn Namer>) -> TableSink {
-        self.kinds = Kinds::new(namer);
+        self.kinds.name_by(namer);
+        self
+    }
+
+    /// Tells it what the trace holds further on: of use for a table by kind.
+    pub fn knowing(mut self, ahead: Ahead) -> TableSink {
+        self.kinds.know(ahead);
         self
     }
 
@@ -349,6 +358,11 @@ fn take(whole: &mut Flow, part: &Flow) {
 }
 
 impl Sink for TableSink {
+    fn observation(&mut self, observation: &Observation) -> io::Result<()> {
+        self.kinds.observe(observation);
+        Ok(())
+    }
+
     fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
         self.until = self.until.max(event.time);
         let by = self.by;
