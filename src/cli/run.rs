@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 
 use crate::abi::{CALLS, CallKind, CallSet};
 use crate::export::jsonl::JsonLines;
-use crate::report::Summary;
+use crate::report::{Report, Summary};
 use crate::symbol::unwind::Unwinder;
 use crate::term::strace::{self, StraceFormat};
 use crate::term::{Pretty, Style, write_summary};
@@ -27,6 +27,15 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// Traces as asked; the exit status of memtrace.
 pub fn trace(trace: &Trace) -> Result<i32, Failure> {
+    trace_for(trace, None).map(|(status, _)| status)
+}
+
+/// The same, with every observation and event given to `watcher` too; the exit status and what the
+/// summary tells.
+pub(super) fn trace_for(
+    trace: &Trace,
+    watcher: Option<&mut dyn Sink>,
+) -> Result<(i32, Report), Failure> {
     let shown = trace.shown;
     let mut info = header(trace);
     if info.page_size != crate::units::PAGE as u32 {
@@ -63,20 +72,21 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
             supervisor
         }
     };
-    let mut pipeline = Pipeline::new(info, outputs);
+    let mut pipeline = Pipeline::new(info, outputs, watcher);
     let outcome = supervisor.run(&mut |observations, idle| pipeline.take(observations, idle));
     // The tracees are gone or free: nothing below can hurt them.
     drop(supervisor);
-    let failed = pipeline.finish(trace.quiet == Quiet::All);
+    let (failed, report) = pipeline.finish(trace.quiet == Quiet::All);
     let outcome = outcome.map_err(refused)?;
     if failed {
-        return Ok(125);
+        return Ok((125, report));
     }
-    Ok(match (&trace.target, outcome) {
+    let status = match (&trace.target, outcome) {
         (Target::Launch(_), Outcome::Ended(Some(TaskEnd::Exited(status)))) => status,
         (Target::Launch(_), Outcome::Ended(Some(TaskEnd::Killed { signal, .. }))) => 128 + signal,
         _ => 0,
-    })
+    };
+    Ok((status, report))
 }
 
 fn refused(error: TraceError) -> Failure {
@@ -220,9 +230,10 @@ pub(super) fn live(
 }
 
 /// Takes observations and hands on events.
-struct Pipeline {
+struct Pipeline<'a> {
     timeline: Timeline,
     summary: Summary,
+    watcher: Option<&'a mut dyn Sink>,
     outputs: Outputs,
     events: Vec<Event>,
     unwinder: Unwinder,
@@ -232,9 +243,10 @@ struct Pipeline {
     failed: bool,
 }
 
-impl Pipeline {
-    fn new(info: TraceInfo, outputs: Outputs) -> Pipeline {
+impl<'a> Pipeline<'a> {
+    fn new(info: TraceInfo, outputs: Outputs, watcher: Option<&'a mut dyn Sink>) -> Pipeline<'a> {
         Pipeline {
+            watcher,
             summary: Summary::new(info.clone()),
             timeline: Timeline::new(info),
             outputs,
@@ -289,9 +301,15 @@ impl Pipeline {
         {
             self.outputs.live = None;
         }
+        if let Some(watcher) = &mut self.watcher {
+            let _ = watcher.observation(&observation);
+        }
         self.timeline.observe(observation, &mut self.events);
         for event in self.events.drain(..) {
             let _ = self.summary.event(&event, &self.timeline);
+            if let Some(watcher) = &mut self.watcher {
+                let _ = watcher.event(&event, &self.timeline);
+            }
             if let Some(live) = &mut self.outputs.live
                 && live.event(&event, &self.timeline).is_err()
             {
@@ -327,7 +345,7 @@ impl Pipeline {
         }
     }
 
-    fn finish(mut self, silent: bool) -> bool {
+    fn finish(mut self, silent: bool) -> (bool, Report) {
         let mut after_live = false;
         if let Some(mut live) = self.outputs.live.take() {
             after_live = live.finish(&self.timeline).is_ok() && self.outputs.live_on_stderr;
@@ -348,6 +366,6 @@ impl Pipeline {
             let _ = write_summary(&mut err, &summary, &self.outputs.style);
             let _ = err.flush();
         }
-        self.failed
+        (self.failed, summary)
     }
 }
