@@ -63,7 +63,7 @@ fn facts_object(facts: &Facts) -> Value {
         "status": status,
         "other_spaces": subject.other_spaces,
         "mapped": figure(space.as_ref().map(|space| space.mapped)),
-        "reserved": figure(split.map(|split| split.reserved)),
+        "reserved": reserved(split),
         "committed": committed(split),
         "charged": charged(split),
         "resident": resident(memory),
@@ -105,6 +105,14 @@ fn figure(figure: Option<Peaked<Bytes>>) -> Value {
     json!({
         "end": bytes(figure.map(|figure| figure.now)),
         "peak": bytes(figure.and_then(|figure| figure.peak)),
+    })
+}
+
+fn reserved(split: Option<&Split>) -> Value {
+    json!({
+        "end": bytes(split.map(|split| split.reserved.now)),
+        "peak": bytes(split.and_then(|split| split.reserved.peak)),
+        "resident": bytes(split.and_then(|split| split.reserved_resident)),
     })
 }
 

@@ -5,7 +5,8 @@ mod words;
 use std::io::{self, Write};
 
 use crate::report::explain::{
-    Cgroups, Facts, Level, Memory, Room, Row, Source, Space, Split, State, Verdict, rows,
+    Cgroups, Facts, Level, Limited, Memory, Owner, Peaked, Room, Row, Source, Space, Split, State,
+    Verdict, rows,
 };
 use crate::timeline::TaskEnd;
 use crate::units::Bytes;
@@ -96,7 +97,7 @@ fn subject(page: &mut Page<'_>, facts: &Facts) -> io::Result<()> {
 }
 
 fn address_space(page: &mut Page<'_>, space: &Space) -> io::Result<()> {
-    let peak = |peaked: super::super::report::explain::Peaked<Bytes>| match peaked.peak {
+    let peak = |peaked: Peaked<Bytes>| match peaked.peak {
         Some(peak) if peaked.now < peak => format!(" (peak {})", Size(peak)),
         _ => String::new(),
     };
@@ -104,8 +105,13 @@ fn address_space(page: &mut Page<'_>, space: &Space) -> io::Result<()> {
     let Some(split) = &space.split else {
         return section(page, "VSZ", &mapped);
     };
+    let behind = match split.reserved_resident {
+        Some(Bytes(0)) => ", no memory behind them".to_owned(),
+        Some(bytes) => format!(", {} of memory touched before is behind them", Size(bytes)),
+        None => String::new(),
+    };
     let text = format!(
-        "{mapped}: {} reserved (addresses only: no access, no memory) and {} committed",
+        "{mapped}: {} reserved (addresses without any access right{behind}) and {} committed",
         Size(split.reserved.now),
         Size(split.committed.now),
     );
@@ -200,9 +206,7 @@ fn owners(page: &mut Page<'_>, split: &Split) -> io::Result<()> {
     if rest.is_empty() {
         return Ok(());
     }
-    let sum = |part: fn(&crate::report::explain::Owner) -> Bytes| -> Bytes {
-        rest.iter().map(part).sum()
-    };
+    let sum = |part: fn(&Owner) -> Bytes| -> Bytes { rest.iter().map(part).sum() };
     let resident: Option<Bytes> = rest.iter().map(|owner| owner.resident).sum_all();
     page.line.pad_to(INDENT);
     let text = format!(
@@ -327,6 +331,19 @@ fn limit(row: &Row, facts: &Facts) -> String {
         return format!("{name} {value}, what it counts is not known");
     };
     match (row.room, row.level, row.decisive) {
+        _ if row.limited == Limited::Addresses => {
+            let hole = facts.space.as_ref().and_then(|space| space.split.as_ref());
+            let hole = hole.and_then(|split| split.largest_hole);
+            let hole = hole.map_or("?".to_owned(), |hole| Size(hole).to_string());
+            format!("{name} {value}, the largest hole is {hole}{}", near(row))
+        }
+        _ if row.limited == Limited::Machine => {
+            format!(
+                "{name} {value}, {counted} taken: {}{}",
+                share(row),
+                near(row)
+            )
+        }
         (Room::NotEnforced, ..) => format!(
             "{name} {value}, {counted} charged on the whole machine: not enforced (overcommit mode {})",
             facts.machine.overcommit.unwrap_or_default()

@@ -109,6 +109,8 @@ pub struct Space {
 pub struct Split {
     /// Those without any access right.
     pub reserved: Peaked<Bytes>,
+    /// Physical memory behind `reserved`: touched before its rights were taken.
+    pub reserved_resident: Option<Bytes>,
     /// The others.
     pub committed: Peaked<Bytes>,
     /// Committed, by backing.

@@ -88,6 +88,7 @@ pub(super) fn split(snapshot: &Snapshot) -> Split {
     let narrow = is_narrow(snapshot);
     Split {
         reserved: now(totals.reserved),
+        reserved_resident: reserved_resident(snapshot),
         committed: now(totals.committed),
         parts: totals.parts,
         noreserve: totals.noreserve,
@@ -104,6 +105,15 @@ pub(super) fn split(snapshot: &Snapshot) -> Split {
         guarded: None,
         owners: owners_of_snapshot(snapshot),
     }
+}
+
+fn reserved_resident(snapshot: &Snapshot) -> Option<Bytes> {
+    if snapshot.smaps.is_empty() {
+        return None;
+    }
+    let entries = snapshot.entries.iter().zip(&snapshot.smaps);
+    let reserved = entries.filter(|(entry, _)| entry.prot.rwx().is_empty());
+    Some(reserved.map(|(_, info)| info.resident).sum())
 }
 
 /// What RLIMIT_DATA counts (mm/mmap.c, `is_data_mapping`): private writable mappings, but stacks.

@@ -89,6 +89,7 @@ fn space_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Space {
         mapped: figure(report.mapped),
         split: Some(Split {
             reserved: figure(report.reserved),
+            reserved_resident: look.and_then(|look| look.reserved_resident),
             committed: figure(report.committed),
             parts: report.parts,
             noreserve: report.noreserve,

@@ -20,8 +20,8 @@ pub(super) fn limit_name(row: &Row, facts: &Facts) -> String {
         Limited::Data => "RLIMIT_DATA".to_owned(),
         Limited::Commit => "CommitLimit".to_owned(),
         Limited::Mappings => "vm.max_map_count".to_owned(),
-        Limited::Addresses => "addresses there are".to_owned(),
-        Limited::Machine => "the machine's memory and swap".to_owned(),
+        Limited::Addresses => "addresses".to_owned(),
+        Limited::Machine => "memory and swap of the machine".to_owned(),
     }
 }
 
