@@ -142,6 +142,9 @@ fn program(
     facts.oom_kills_before = oom_kills_before;
     facts.cgroup = cgroups(before, &looks, here.cgroups(None));
     last_look(&mut facts, &looks);
+    if let Some(limits) = watcher.refusals.limits_of(facts.subject.pid) {
+        facts.limits = limits;
+    }
     tell(arguments, &facts, status)
 }
 

@@ -106,6 +106,7 @@ fn address_space(page: &mut Page<'_>, space: &Space) -> io::Result<()> {
         return section(page, "VSZ", &mapped);
     };
     let behind = match split.reserved_resident {
+        _ if split.reserved.now == Bytes(0) => String::new(),
         Some(Bytes(0)) => ", no memory behind them".to_owned(),
         Some(bytes) => format!(", {} of memory touched before is behind them", Size(bytes)),
         None => String::new(),

@@ -99,6 +99,8 @@ pub struct Refusals<'a> {
     now: Option<Box<Now<'a>>>,
     found: Vec<Refusal>,
     looks: Vec<(SpaceId, Split)>,
+    /// The limits of processes that were refused something, where they were read then.
+    limits: Vec<(Tid, Limits)>,
 }
 
 impl std::fmt::Debug for Refusals<'_> {
@@ -123,6 +125,12 @@ impl<'a> Refusals<'a> {
         &self.found
     }
 
+    /// The limits of a process when it was refused something last.
+    pub fn limits_of(&self, pid: Tid) -> Option<Limits> {
+        let (_, limits) = self.limits.iter().find(|(known, _)| *known == pid)?;
+        Some(*limits)
+    }
+
     /// What the mappings of a space were when it was looked at last.
     pub fn last_look(&self, space: SpaceId) -> Option<&Split> {
         let (_, split) = self.looks.iter().find(|(id, _)| *id == space)?;
@@ -138,7 +146,14 @@ impl<'a> Refusals<'a> {
         };
         let environment = &timeline.info.environment;
         let (limits, machine) = match &mut self.now {
-            Some(now) => now(event.pid),
+            Some(now) => {
+                let (limits, machine) = now(event.pid);
+                self.limits.retain(|(pid, _)| *pid != event.pid);
+                if self.limits.len() < KINDS {
+                    self.limits.push((event.pid, limits));
+                }
+                (limits, machine)
+            }
             None => {
                 let recorded = Machine {
                     memory: environment.memory,
