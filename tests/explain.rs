@@ -389,7 +389,7 @@ fn a_java_heap_that_is_committed_and_not_touched_is_no_memory() {
     assert!(512 * MIB < committed, "{committed}");
     assert!(resident < 256 * MIB, "{resident}");
     assert!(
-        because(&value).contains("has no memory behind it"),
+        because(&value).contains("no memory is behind it"),
         "{value:#}"
     );
 }

@@ -99,7 +99,7 @@ impl Outside {
             limits: self.limits(pid).unwrap_or_else(|error| {
                 missing.push(Missing {
                     what: "the resource limits",
-                    why: error.to_string(),
+                    why: in_words(&error),
                     remedy: None,
                 });
                 Limits::default()
@@ -140,7 +140,7 @@ impl Outside {
         let mut why = None;
         for (file, smaps) in [("smaps", true), ("maps", false)] {
             let read = self.read(&format!("/proc/{pid}/{file}"));
-            let split = read.map_err(|error| error.to_string()).and_then(|text| {
+            let split = read.map_err(|error| in_words(&error)).and_then(|text| {
                 space_of_maps(&text, smaps, memory).map_err(|error| error.to_string())
             });
             match split {
@@ -162,7 +162,7 @@ impl Outside {
                     Some(_) => "what is charged, and what MADV_FREE left (smaps)",
                     None => "what is reserved and what is committed, by whom, and the number of mappings (smaps)",
                 },
-                why: why.unwrap_or_else(|| "it shows no mappings".to_owned()),
+                why: why.unwrap_or_else(|| "they show no mappings".to_owned()),
                 remedy: Some("as the process's own user or as root"),
             });
         }
@@ -281,6 +281,13 @@ impl Outside {
             .sort_by(|a, b| b.anon.cmp(&a.anon).then(a.pid.cmp(&b.pid)));
         cgroups.members = Some(members);
     }
+}
+
+/// An error without its number.
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    words.to_lowercase()
 }
 
 /// The processes of a cgroup and of those below it.

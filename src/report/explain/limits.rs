@@ -243,12 +243,12 @@ fn process_rows(facts: &Facts) -> Vec<Row> {
         let row = Row::new(Limited::Data, Unit::Bytes, value, data);
         rows.push(row.near_from(thresholds::DATA));
     }
-    if let (Some(max), Some(split)) = (facts.machine.max_map_count, split) {
-        let count = match whole {
+    if let (Some(max), Some(_)) = (facts.machine.max_map_count, space) {
+        let count = split.map(|split| match whole {
             true => split.mappings.most(),
             false => split.mappings.now,
-        };
-        let row = Row::new(Limited::Mappings, Unit::Count, Some(max), Some(count));
+        });
+        let row = Row::new(Limited::Mappings, Unit::Count, Some(max), count);
         rows.push(row.near_from(thresholds::MAPPINGS));
     }
     if let (Some(space), Some(split)) = (space, split)

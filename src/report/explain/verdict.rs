@@ -685,9 +685,12 @@ fn size(facts: &Facts, matters: bool) -> Option<Reason> {
     let space = facts.space.as_ref()?;
     let limit = facts.limits.address_space;
     let untouched = space.split.as_ref().and_then(|split| {
-        let resident = facts.memory.resident?;
-        let untouched = split.committed.now.0.saturating_sub(resident.0);
-        (resident.0 < untouched).then_some(Bytes(untouched))
+        let elsewhere = [facts.memory.swap, facts.memory.hugetlb]
+            .into_iter()
+            .flatten();
+        let touched = facts.memory.resident? + elsewhere.sum();
+        let untouched = split.committed.now.0.saturating_sub(touched.0);
+        (touched.0 < untouched).then_some(Bytes(untouched))
     });
     Some(Reason::Size {
         matters,

@@ -316,13 +316,15 @@ fn size(
         Some(mode) => format!("the commit limit is not enforced (overcommit mode {mode})"),
         None => "the overcommit mode is not known".to_owned(),
     };
+    let known = limit_known && overcommit.is_some();
     let mut text = match matters {
         true => format!("VSZ matters here: {limit}, {mode}"),
+        false if !known => format!("nothing shows that VSZ matters: {limit}, {mode}"),
         false => format!("VSZ is not it: {limit}, {mode}, and no cgroup counts address space"),
     };
     if let Some(untouched) = untouched {
         text.push_str(&format!(
-            "; {} of what is committed has no memory behind it",
+            "; {} of what is committed was never touched, or was given back: no memory is behind it",
             Size(untouched)
         ));
     }
