@@ -1,6 +1,6 @@
 //! An explanation as JSON: the object `memtrace.explain/1`.
 //!
-//! All amounts are bytes; what is not known is null, and so is a limit that does not exist.
+//! All amounts are bytes; what is not known is null.
 
 use serde_json::{Value, json};
 
@@ -9,9 +9,9 @@ use crate::report::explain::{
     Row, Source, Space, Split, State, Unit, Verdict, rows,
 };
 use crate::report::json::{parts, task_end};
-use crate::term::reason_words;
+use crate::term::{next_words, reason_words};
 use crate::timeline::{Bound, Limit};
-use crate::units::Bytes;
+use crate::units::{Bytes, Timestamp};
 
 /// The name and version of the object.
 pub const SCHEMA: &str = "memtrace.explain/1";
@@ -27,6 +27,7 @@ pub fn explanation(facts: &Facts, verdict: &Verdict) -> Value {
             "cause": verdict.cause.word(),
             "vsz_matters": verdict.vsz_matters,
             "because": because,
+            "next": verdict.next.iter().map(|next| next_words(next, facts)).collect::<Vec<_>>(),
         },
     })
 }
@@ -70,6 +71,7 @@ fn facts_object(facts: &Facts) -> Value {
         "mappings": {
             "end": split.map(|split| split.mappings.now),
             "peak": split.and_then(|split| split.mappings.peak),
+            "peak_time": time(split.and_then(|split| split.mappings.peak_time)),
             "exact": split.is_some_and(|split| split.mappings_exact),
         },
         "owners": split.map(|split| split.owners.iter().take(OWNERS).map(owner).collect::<Vec<_>>()),
@@ -101,10 +103,16 @@ fn bytes(bytes: Option<Bytes>) -> Value {
     json!(bytes.map(|bytes| bytes.0))
 }
 
+/// Nanoseconds since the trace began.
+fn time(time: Option<Timestamp>) -> Value {
+    json!(time.map(|time| time.0))
+}
+
 fn figure(figure: Option<Peaked<Bytes>>) -> Value {
     json!({
         "end": bytes(figure.map(|figure| figure.now)),
         "peak": bytes(figure.and_then(|figure| figure.peak)),
+        "peak_time": time(figure.and_then(|figure| figure.peak_time)),
     })
 }
 
@@ -112,6 +120,7 @@ fn reserved(split: Option<&Split>) -> Value {
     json!({
         "end": bytes(split.map(|split| split.reserved.now)),
         "peak": bytes(split.and_then(|split| split.reserved.peak)),
+        "peak_time": time(split.and_then(|split| split.reserved.peak_time)),
         "resident": bytes(split.and_then(|split| split.reserved_resident)),
     })
 }
@@ -120,6 +129,7 @@ fn committed(split: Option<&Split>) -> Value {
     json!({
         "end": bytes(split.map(|split| split.committed.now)),
         "peak": bytes(split.and_then(|split| split.committed.peak)),
+        "peak_time": time(split.and_then(|split| split.committed.peak_time)),
         "parts": split.map(|split| parts(&split.parts)),
         "noreserve": bytes(split.map(|split| split.noreserve)),
     })
@@ -130,6 +140,7 @@ fn charged(split: Option<&Split>) -> Value {
         "end": bytes(split.map(|split| split.charged.now)),
         "exact": split.is_some_and(|split| split.charged_exact),
         "peak": bytes(split.and_then(|split| split.charged.peak)),
+        "peak_time": time(split.and_then(|split| split.charged.peak_time)),
     })
 }
 
@@ -145,6 +156,8 @@ fn resident(memory: &Memory) -> Value {
         huge,
         hugetlb,
         locked,
+        measured,
+        peak_time,
     } = *memory;
     json!({
         "end": bytes(resident),
@@ -152,6 +165,8 @@ fn resident(memory: &Memory) -> Value {
         "anon": bytes(anon),
         "file": bytes(file),
         "shmem": bytes(shmem),
+        "measured": time(measured),
+        "peak_time": time(peak_time),
         "swap": bytes(swap),
         "lazy_free": bytes(lazy_free),
         "huge": bytes(huge),
@@ -205,7 +220,10 @@ fn limit(row: &Row, facts: &Facts) -> Value {
             Unit::Bytes => "bytes",
             Unit::Count => "count",
         },
-        "value": value,
+        "value": match value {
+            Some(value) => json!(value),
+            None => json!("unlimited"),
+        },
         "now": counted,
         "decisive": decisive,
         "slack": slack,

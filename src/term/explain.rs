@@ -14,8 +14,8 @@ use crate::units::Bytes;
 use super::page::Page;
 use super::{Count, Role, SignalName, Size, Style, shorten};
 
-pub use words::reason as reason_words;
 use words::{amount, limit_name, plural, safe, share};
+pub use words::{next as next_words, reason as reason_words};
 
 /// Column where the text of a section begins.
 const INDENT: usize = 12;
@@ -244,6 +244,8 @@ fn physical(page: &mut Page<'_>, facts: &Facts) -> io::Result<()> {
         huge,
         hugetlb,
         locked,
+        measured: _,
+        peak_time: _,
     } = facts.memory;
     let Some(resident) = resident else {
         return Ok(());

@@ -21,7 +21,7 @@ pub use bytes::{Count, Duration, Elapsed, Percent, SIZE_WIDTH, Size};
 pub use check::why_broken;
 pub use diff::{words, write_diff};
 pub use escape::{escape, escaped};
-pub use explain::{reason_words, write_explanation};
+pub use explain::{next_words, reason_words, write_explanation};
 pub use line::{Line, shorten, width_of};
 pub use names::{ErrorName, SignalName};
 pub use pretty::Pretty;

@@ -148,7 +148,10 @@ impl Outside {
                     // Read after status: the sums are of this moment.
                     let now = split.reserved.now + split.committed.now;
                     let peak = space.mapped.peak.map(|peak| peak.max(now));
-                    space.mapped = Peaked { now, peak };
+                    space.mapped = Peaked {
+                        peak,
+                        ..Peaked::now(now)
+                    };
                     space.split = Some(split);
                     break;
                 }

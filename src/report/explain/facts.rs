@@ -2,7 +2,7 @@
 
 use crate::mm::Parts;
 use crate::timeline::{Limits, TaskEnd};
-use crate::units::{Bytes, Tid};
+use crate::units::{Bytes, Tid, Timestamp};
 
 use super::cgroup::Level;
 use super::owners::Owner;
@@ -82,6 +82,19 @@ pub struct Peaked<T> {
     pub now: T,
     /// The highest; `None`: not known.
     pub peak: Option<T>,
+    /// When it was reached, of a trace.
+    pub peak_time: Option<Timestamp>,
+}
+
+impl<T> Peaked<T> {
+    /// A value of which only the last is known.
+    pub fn now(now: T) -> Peaked<T> {
+        Peaked {
+            now,
+            peak: None,
+            peak_time: None,
+        }
+    }
 }
 
 impl<T: Copy + Ord> Peaked<T> {
@@ -145,6 +158,10 @@ pub struct Memory {
     pub resident: Option<Bytes>,
     /// VmHWM, or the highest measurement of a trace.
     pub peak: Option<Bytes>,
+    /// When `resident` was measured, of a trace.
+    pub measured: Option<Timestamp>,
+    /// When `peak` was reached or read, of a trace.
+    pub peak_time: Option<Timestamp>,
     /// RssAnon.
     pub anon: Option<Bytes>,
     /// RssFile.

@@ -43,15 +43,18 @@ pub fn memory_of_status(status: &str) -> (Memory, Option<Space>) {
         locked: kib_of(status, "VmLck:"),
         lazy_free: None,
         huge: None,
+        measured: None,
+        peak_time: None,
     };
     let space = kib_of(status, "VmSize:").map(|size| Space {
         mapped: Peaked {
             now: size,
             peak: kib_of(status, "VmPeak:"),
+            peak_time: None,
         },
         split: None,
         page_tables: kib_of(status, "VmPTE:"),
-        data: kib_of(status, "VmData:").map(|now| Peaked { now, peak: None }),
+        data: kib_of(status, "VmData:").map(Peaked::now),
     });
     (memory, space)
 }
@@ -84,7 +87,7 @@ pub fn space_of_maps(
 pub(super) fn split(snapshot: &Snapshot) -> Split {
     let space = AddressSpace::from_snapshot(snapshot);
     let totals = space.totals();
-    let now = |now| Peaked { now, peak: None };
+    let now = Peaked::now;
     let narrow = is_narrow(snapshot);
     Split {
         reserved: now(totals.reserved),
@@ -95,10 +98,7 @@ pub(super) fn split(snapshot: &Snapshot) -> Split {
         data: data_of(&space),
         charged: now(totals.charged_high),
         charged_exact: !snapshot.smaps.is_empty(),
-        mappings: Peaked {
-            now: snapshot.entries.len() as u64,
-            peak: None,
-        },
+        mappings: Peaked::now(snapshot.entries.len() as u64),
         mappings_exact: true,
         largest_hole: Some(largest_hole(&space, narrow)),
         narrow,

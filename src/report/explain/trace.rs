@@ -82,6 +82,7 @@ fn space_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Space {
     let figure = |figure: crate::report::Figure<Bytes>| Peaked {
         now: figure.end,
         peak: Some(figure.peak),
+        peak_time: Some(figure.peak_time),
     };
     let look = refusals.last_look(report.id);
     let detail = report.detail.as_ref();
@@ -97,11 +98,13 @@ fn space_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Space {
             charged: Peaked {
                 now: report.charged.end,
                 peak: Some(report.charged.peak.peak),
+                peak_time: Some(report.charged.peak.peak_time),
             },
             charged_exact: report.charged.exact,
             mappings: Peaked {
                 now: look.map_or(report.mappings.end, |look| look.mappings.now),
                 peak: Some(report.mappings.peak),
+                peak_time: Some(report.mappings.peak_time),
             },
             mappings_exact: look.is_some(),
             largest_hole: look.and_then(|look| look.largest_hole),
@@ -116,10 +119,7 @@ fn space_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Space {
         }),
         page_tables: None,
         // Only a look at the mappings tells private writable memory from other.
-        data: look.map(|look| Peaked {
-            now: look.data,
-            peak: None,
-        }),
+        data: look.map(|look| Peaked::now(look.data)),
     }
 }
 
@@ -131,6 +131,8 @@ fn memory_of(report: &SpaceReport) -> Memory {
     Memory {
         resident: Some(resident.end),
         peak: Some(resident.peak),
+        measured: Some(resident.measured),
+        peak_time: Some(resident.peak_time),
         anon: parts.map(|parts| parts.anon),
         file: parts.map(|parts| parts.file),
         shmem: parts.map(|parts| parts.shmem),

@@ -86,6 +86,8 @@ pub enum Reason {
         /// How much of that is this process's; `None` where it belongs to none.
         own: Option<Bytes>,
     },
+    /// All processes of the program together had so much physical memory at their peak.
+    Together(Bytes),
     /// Another process has most of it.
     Neighbour {
         /// The largest other process.
@@ -389,29 +391,27 @@ fn whose(
     fills: impl Fn(Option<Bytes>) -> Reason,
 ) -> (Cause, Vec<Reason>) {
     let lazy = facts.memory.lazy_free.unwrap_or_default();
-    let own = facts.memory.anon.map(|anon| {
-        // What was launched has ended, and its children are no others: their peak together counts.
-        let anon = match facts.subject.source {
-            Source::Program => anon.max(facts.tree_resident.unwrap_or_default().min(filling.bytes)),
-            _ => anon,
-        };
-        Bytes(anon.0.saturating_sub(lazy.0))
-    });
-    let Some(own) = own else {
+    let Some(anon) = facts.memory.anon else {
         return (Cause::Unknown, vec![fills(None)]);
     };
-    if filling.bytes.0 <= own.0.saturating_mul(2) {
+    let own = Bytes(anon.0.saturating_sub(lazy.0));
+    let most = |part: Bytes| filling.bytes.0 <= part.0.saturating_mul(2);
+    if most(own) {
         return (Cause::CgroupAnon, vec![fills(Some(own))]);
+    }
+    // Children of a program are no other processes.
+    if let (Source::Program, Some(together)) = (facts.subject.source, facts.tree_resident)
+        && most(together)
+    {
+        let because = vec![fills(Some(own)), Reason::Together(together)];
+        return (Cause::CgroupAnon, because);
     }
     let members = cgroups.members.as_ref();
     let members = members.filter(|members| members.level == index);
     let others = members.map(|members| {
-        let mut others = members.list.iter();
-        let others: Vec<_> = others
-            .by_ref()
-            .filter(|member| member.pid != facts.subject.pid)
-            .collect();
-        others
+        let others = members.list.iter();
+        let others = others.filter(|member| member.pid != facts.subject.pid);
+        others.collect::<Vec<_>>()
     });
     let Some(others) = others else {
         return (Cause::CgroupOtherProcess, vec![fills(Some(own))]);
@@ -419,7 +419,7 @@ fn whose(
     let sum: Bytes = others.iter().map(|member| member.anon).sum();
     let seen = sum + own;
     match others.first() {
-        Some(largest) if filling.bytes.0 <= seen.0.saturating_mul(2) && own < largest.anon => (
+        Some(largest) if most(seen) && own < largest.anon => (
             Cause::CgroupOtherProcess,
             vec![
                 fills(Some(own)),
@@ -431,9 +431,7 @@ fn whose(
                 },
             ],
         ),
-        Some(_) if filling.bytes.0 <= seen.0.saturating_mul(2) => {
-            (Cause::CgroupAnon, vec![fills(Some(own))])
-        }
+        Some(_) if most(seen) => (Cause::CgroupAnon, vec![fills(Some(own))]),
         _ => (
             Cause::Unknown,
             vec![

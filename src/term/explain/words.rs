@@ -80,6 +80,10 @@ pub fn reason(reason: &Reason, facts: &Facts) -> String {
             }
             text
         }
+        Reason::Together(resident) => format!(
+            "all processes of the program together came to {} of physical memory at their peak",
+            Size(*resident)
+        ),
         Reason::Neighbour {
             pid,
             name,
@@ -121,14 +125,14 @@ pub fn reason(reason: &Reason, facts: &Facts) -> String {
             kills,
             meanwhile,
         } => format!(
-            "the kernel has counted {} out-of-memory {} in {}{}; what filled it then is not on record",
+            "the kernel has counted {} out-of-memory {} in {}{}",
             Count(*kills),
             plural(*kills, "kill", "kills"),
             safe(path),
             if *meanwhile {
                 " since the program was launched"
             } else {
-                " (or below it) since that was made"
+                " (or below it) since that was made; what filled it then is not on record"
             }
         ),
         Reason::Killed { kills } => match kills {
@@ -356,8 +360,12 @@ pub fn headline(verdict: &Verdict) -> &'static str {
 pub fn next(next: &Next, facts: &Facts) -> String {
     let pid = facts.subject.pid;
     match next {
+        Next::Allocations if facts.subject.source != Source::Process => {
+            "who commits it: the heap profile of its runtime, or memtrace -k -o run.mtr PROGRAM"
+                .to_owned()
+        }
         Next::Allocations => format!(
-            "who commits it: the heap profile of its runtime, or memtrace -k -p {pid} and then report"
+            "who commits it: the heap profile of its runtime, or memtrace -k -o run.mtr -p {pid}"
         ),
         Next::Neighbour(pid) => format!("memtrace explain -p {pid}"),
         Next::Files => "which files it reads and writes; POSIX_FADV_DONTNEED or O_DIRECT for data read once"
