@@ -12,6 +12,7 @@
 //! `None` and never counts as an argument; what is concluded carries the figures it follows from.
 
 mod cgroup;
+mod evidence;
 mod facts;
 mod limits;
 mod owners;

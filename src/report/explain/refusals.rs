@@ -278,8 +278,11 @@ fn refuser(
 ) -> Refuser {
     let grows = !matches!(call, Call::Mprotect { .. });
     let soft = |limit: Option<crate::timeline::Limit>| bytes_of(limit.map(|limit| limit.soft));
+    // mremap(2) wants four free, a call that splits at both ends two; runs of equal mappings may be
+    // fewer than the kernel's.
+    const WANTED: u64 = 4;
     if let Some(limit) = machine.max_map_count
-        && limit <= before.mappings.saturating_add(1)
+        && limit <= before.mappings.saturating_add(WANTED)
     {
         let mappings = before.mappings;
         return Refuser::Mappings { limit, mappings };

@@ -207,7 +207,7 @@ fn refused(refusal: &Refusal) -> String {
     } = refusal;
     let times = match times {
         1 => String::new(),
-        times => format!(" (and {} more times)", Count(times - 1)),
+        times => format!(" ({} times)", Count(*times)),
     };
     let call = format!(
         "{call} of process {pid} asked for {} and failed with {}{times}",
