@@ -4,6 +4,7 @@
 
 mod check;
 mod diff;
+mod explain;
 mod export;
 mod help;
 mod line;
@@ -20,6 +21,7 @@ use crate::term::ColorChoice;
 
 pub use check::{Check, CheckFormat};
 pub use diff::{Diff, DiffFormat};
+pub use explain::{Explain, Explained, after_trace};
 pub use export::{Export, ExportFormat};
 use line::{AttachLine, Options, TraceLine, read};
 pub use report::{Question, Report};
@@ -38,6 +40,8 @@ pub enum Command {
     Export(Export),
     /// Compare recorded traces.
     Diff(Diff),
+    /// Say where the size of a process comes from, and whether it matters.
+    Explain(Explain),
     /// Print this text on stdout.
     Help(String),
     /// Print the version and what this kernel offers, on stdout.
@@ -198,9 +202,7 @@ fn dispatch(args: &[OsString]) -> Result<Command, Stop> {
             let line = read(&without_command(), READING)?;
             diff::diff(line).map(Command::Diff)
         }
-        Some(other @ "explain") => Err(UsageError::reading(format!(
-            "{other} is not in this version yet (a program of that name: memtrace -- {other})"
-        ))),
+        Some("explain") => return explain::explain(&without_command()),
         _ => trace(line, false),
     };
     command.map_err(Stop::Usage)

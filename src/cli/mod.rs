@@ -4,6 +4,7 @@ pub mod args;
 mod budget;
 mod check;
 mod diff;
+mod explain;
 mod export;
 mod names;
 mod open;
@@ -45,6 +46,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Export(arguments)) => export::export(&arguments),
         Ok(Command::Diff(arguments)) => diff::diff(&arguments),
+        Ok(Command::Explain(arguments)) => explain::explain(&arguments),
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Version) => print(&version()),
         Err(usage) => Err(Failure::new(

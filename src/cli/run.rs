@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use crate::abi::{CALLS, CallKind, CallSet, Prot};
 use crate::export::jsonl::{JsonLines, StackLines};
 use crate::mm::{AddressSpace, Backing, Vma};
-use crate::report::Summary;
+use crate::report::{Report, Summary};
 use crate::symbol::names::{LiveNames, Whose};
 use crate::symbol::unwind::Unwinder;
 use crate::term::strace::{self, StraceFormat};
@@ -31,6 +31,15 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// Traces as asked; the exit status of memtrace.
 pub fn trace(trace: &Trace) -> Result<i32, Failure> {
+    trace_for(trace, None).map(|(status, _)| status)
+}
+
+/// The same, with every observation and event given to `watcher` too; the exit status and what the
+/// summary tells.
+pub(super) fn trace_for(
+    trace: &Trace,
+    watcher: Option<&mut dyn Sink>,
+) -> Result<(i32, Report), Failure> {
     let shown = trace.shown;
     let mut info = header(trace);
     if info.page_size != crate::units::PAGE as u32 {
@@ -40,7 +49,10 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
         );
         return Err(Failure::new(125, error));
     }
-    let options = options(trace, shown, &info);
+    let options = Options {
+        eager: watcher.is_some(),
+        ..options(trace, shown, &info)
+    };
     info.stops = match options.stops {
         Stops::Seccomp => "seccomp: only memory calls stop".to_owned(),
         Stops::Syscall => "syscall: every system call stops".to_owned(),
@@ -71,20 +83,21 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
     if let Some(names) = &names {
         names.start();
     }
-    let mut pipeline = Pipeline::new(info, outputs, names);
+    let mut pipeline = Pipeline::new(info, outputs, names, watcher);
     let outcome = supervisor.run(&mut |observations, idle| pipeline.take(observations, idle));
     // The tracees are gone or free: nothing below can hurt them.
     drop(supervisor);
-    let failed = pipeline.finish(trace.quiet == Quiet::All, trace.embed_symbols);
+    let (failed, report) = pipeline.finish(trace.quiet == Quiet::All, trace.embed_symbols);
     let outcome = outcome.map_err(refused)?;
     if failed {
-        return Ok(125);
+        return Ok((125, report));
     }
-    Ok(match (&trace.target, outcome) {
+    let status = match (&trace.target, outcome) {
         (Target::Launch(_), Outcome::Ended(Some(TaskEnd::Exited(status)))) => status,
         (Target::Launch(_), Outcome::Ended(Some(TaskEnd::Killed { signal, .. }))) => 128 + signal,
         _ => 0,
-    })
+    };
+    Ok((status, report))
 }
 
 fn refused(error: TraceError) -> Failure {
@@ -145,6 +158,7 @@ fn options(trace: &Trace, shown: CallSet, info: &TraceInfo) -> Options {
         announce_entries: live && trace.format == Format::Strace,
         prompt: trace.quiet == Quiet::No && trace.log.is_none(),
         strict_overcommit: info.overcommit == 2,
+        eager: false,
     }
 }
 
@@ -279,9 +293,10 @@ fn code_of(path: &str, model: &AddressSpace) -> Option<AddrRange> {
 }
 
 /// Takes observations and hands on events.
-struct Pipeline {
+struct Pipeline<'a> {
     timeline: Timeline,
     summary: Summary,
+    watcher: Option<&'a mut dyn Sink>,
     outputs: Outputs,
     events: Vec<Event>,
     unwinder: Unwinder,
@@ -295,9 +310,15 @@ struct Pipeline {
     failed: bool,
 }
 
-impl Pipeline {
-    fn new(info: TraceInfo, outputs: Outputs, names: Option<LiveNames>) -> Pipeline {
+impl<'a> Pipeline<'a> {
+    fn new(
+        info: TraceInfo,
+        outputs: Outputs,
+        names: Option<LiveNames>,
+        watcher: Option<&'a mut dyn Sink>,
+    ) -> Pipeline<'a> {
         Pipeline {
+            watcher,
             summary: Summary::new(info.clone()),
             timeline: Timeline::new(info),
             outputs,
@@ -377,9 +398,15 @@ impl Pipeline {
         {
             self.outputs.live = None;
         }
+        if let Some(watcher) = &mut self.watcher {
+            let _ = watcher.observation(&observation);
+        }
         self.timeline.observe(observation, &mut self.events);
         for event in self.events.drain(..) {
             let _ = self.summary.event(&event, &self.timeline);
+            if let Some(watcher) = &mut self.watcher {
+                let _ = watcher.event(&event, &self.timeline);
+            }
             if let Some(live) = &mut self.outputs.live
                 && live.event(&event, &self.timeline).is_err()
             {
@@ -435,7 +462,7 @@ impl Pipeline {
         }
     }
 
-    fn finish(mut self, silent: bool, embed: bool) -> bool {
+    fn finish(mut self, silent: bool, embed: bool) -> (bool, Report) {
         self.keep_names(silent, embed);
         let mut after_live = false;
         if let Some(mut live) = self.outputs.live.take() {
@@ -457,6 +484,6 @@ impl Pipeline {
             let _ = write_summary(&mut err, &summary, &self.outputs.style);
             let _ = err.flush();
         }
-        self.failed
+        (self.failed, summary)
     }
 }

@@ -2,6 +2,7 @@
 
 mod args;
 pub mod check;
+pub mod explain;
 pub mod folded;
 pub mod jsonl;
 pub mod markdown;

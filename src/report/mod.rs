@@ -6,6 +6,7 @@
 //! spaces, never on the number of events.
 
 pub mod check;
+pub mod explain;
 mod facts;
 mod failures;
 pub mod json;

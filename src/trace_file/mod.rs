@@ -25,7 +25,7 @@ mod writer;
 pub(crate) mod tests;
 
 pub use header::{environment_from_json, environment_to_json};
-pub use open::open;
+pub use open::{is_trace, open};
 pub use reader::{Damage, DamageReason, OpenError, TraceReader};
 pub use source::Source;
 pub use writer::TraceWriter;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::jsonl::JsonlReader;
+use super::format::MAGIC;
+use super::jsonl::{JsonlReader, SCHEMA};
 use super::{OpenError, Source, TraceReader};
 
 /// Opens a recorded run: a trace file, or lines of JSON, which begin with `{`.
@@ -26,4 +27,15 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>, OpenError> {
         true => Ok(Box::new(JsonlReader::new(whole)?)),
         false => Ok(Box::new(TraceReader::new(whole)?)),
     }
+}
+
+/// Whether a file that begins with these bytes (some hundred are enough) is meant to be a trace;
+/// whether it can be read is for [`open`] to say.
+pub fn is_trace(begin: &[u8]) -> bool {
+    let first = begin.split(|&byte| byte == b'\n').next();
+    let schema = |line: &[u8]| {
+        line.windows(SCHEMA.len())
+            .any(|part| part == SCHEMA.as_bytes())
+    };
+    begin.starts_with(&MAGIC) || first.is_some_and(|line| line.starts_with(b"{") && schema(line))
 }

@@ -73,6 +73,14 @@ pub(super) fn limits(text: &str) -> Limits {
 
 /// The memory cgroup, from the texts of `/proc/PID/cgroup` and `/proc/self/mountinfo`.
 fn cgroup(cgroups: &str, mounts: &str) -> Option<Cgroup> {
+    match memory_cgroup(cgroups)? {
+        (1, path) => Some(version_1(path, mounts)),
+        (_, path) => Some(version_2(path, mounts)),
+    }
+}
+
+/// The version of the memory cgroup and its path, from the text of `/proc/PID/cgroup`.
+pub(super) fn memory_cgroup(cgroups: &str) -> Option<(u8, String)> {
     let path_of = |wanted: &dyn Fn(&str) -> bool| {
         cgroups.lines().find_map(|line| {
             let (_, rest) = line.split_once(':')?;
@@ -84,14 +92,14 @@ fn cgroup(cgroups: &str, mounts: &str) -> Option<Cgroup> {
     // own says where it is.
     let memory = |controllers: &str| controllers.split(',').any(|name| name == "memory");
     match (path_of(&memory), path_of(&str::is_empty)) {
-        (Some(path), _) => Some(version_1(path, mounts)),
-        (None, Some(path)) => Some(version_2(path, mounts)),
+        (Some(path), _) => Some((1, path)),
+        (None, Some(path)) => Some((2, path)),
         (None, None) => None,
     }
 }
 
 fn version_2(path: String, mounts: &str) -> Cgroup {
-    let folders = folders(&path, mounts, |kind, _| kind == "cgroup2");
+    let folders = memory_folders(2, &path, mounts);
     let bound = |file: &str| {
         let folder = folders.first()?;
         bound(&folder.join(file), u64::MAX)
@@ -111,10 +119,7 @@ fn version_1(path: String, mounts: &str) -> Cgroup {
     // No limit is the highest number of whole pages that a long holds (PAGE_COUNTER_MAX).
     const NONE: u64 = i64::MAX as u64 / PAGE * PAGE;
     const MAX: &str = "memory.limit_in_bytes";
-    let memory = |options: &str| options.split(',').any(|option| option == "memory");
-    let folders = folders(&path, mounts, |kind, options| {
-        kind == "cgroup" && memory(options)
-    });
+    let folders = memory_folders(1, &path, mounts);
     let own = folders.first();
     Cgroup {
         version: 1,
@@ -149,6 +154,14 @@ fn lowest(folders: &[PathBuf], file: &str, none: u64) -> Option<Bound> {
 fn current(folders: &[PathBuf], file: &str) -> Option<Bytes> {
     let text = fs::read_to_string(folders.first()?.join(file)).ok()?;
     text.trim().parse().ok().map(Bytes)
+}
+
+/// The folder of a memory cgroup of that version and of those above it.
+pub(super) fn memory_folders(version: u8, path: &str, mounts: &str) -> Vec<PathBuf> {
+    folders(path, mounts, |kind, options| match version {
+        1 => kind == "cgroup" && options.split(',').any(|option| option == "memory"),
+        _ => kind == "cgroup2",
+    })
 }
 
 /// The folder of a cgroup and of those above it, up to the root of the mount through which it can

@@ -1,6 +1,8 @@
 //! What the tests of real programs need beside `support`: programs to run twice, where to get them, and the
 //! kernel's own figures to hold a report against.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 pub mod programs;
 
 use std::ffi::{OsStr, OsString};

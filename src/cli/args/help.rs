@@ -9,6 +9,7 @@ memtrace [OPTIONS] [--] PROGRAM [ARGS]...   launch (also: memtrace run)
        memtrace [OPTIONS] -p PID[,PID...]          attach (also: memtrace attach PID)
        memtrace report [OPTIONS] TRACE...          what recorded traces tell
        memtrace diff BEFORE AFTER                  what changed between two traces
+       memtrace explain -p PID | TRACE | -- PROGRAM  whether the size of a process matters
        memtrace check --max FIGURE=AMOUNT TRACE    whether a trace keeps to its budgets
        memtrace export --to FORMAT TRACE           a recorded trace in another format";
 

@@ -307,9 +307,9 @@ fn what_makes_no_sense_is_refused_in_one_line_with_the_right_status() {
     refused("report", 2, "which trace? memtrace report TRACE");
     refused("report -q a", 2, "unexpected argument '-q' found");
     refused(
-        "explain a",
+        "explain",
         2,
-        "explain is not in this version yet (a program of that name: memtrace -- explain)",
+        "explain what? memtrace explain -p PID, memtrace explain TRACE, or memtrace explain -- PROGRAM",
     );
 }
 
@@ -367,4 +367,51 @@ fn each_of_several_runs_has_a_file_of_its_own() {
     assert_eq!(run("run -o a%n.mtr ls"), Some("a%n.mtr".into()));
     let message = "each run needs a file of its own: put %n into the name, as in -o 'run%n.mtr'";
     refused("run --runs 2 -o a.mtr ls", 125, message);
+}
+
+#[test]
+fn what_is_explained_is_a_process_a_trace_or_a_program() {
+    let what = |line: &str| match parsed(line) {
+        Ok(Command::Explain(explain)) => explain.what,
+        other => panic!("memtrace {line}: {other:?}"),
+    };
+    let words = |words: &str| -> Vec<OsString> { words.split(' ').map(OsString::from).collect() };
+    let program = |text: &str| Explained::Program {
+        words: words(text),
+        output: None,
+    };
+    assert_eq!(what("explain -p 7"), Explained::Process(7));
+    assert_eq!(what("explain --json -p 7"), Explained::Process(7));
+    // Only a look at the file tells; behind dashes there is no doubt.
+    let either = |text: &str| Explained::TraceOrProgram(words(text));
+    assert_eq!(what("explain run.mtr"), either("run.mtr"));
+    assert_eq!(what("explain run.mtr --json"), either("run.mtr --json"));
+    assert_eq!(what("explain --json ls -l"), either("ls -l"));
+    assert_eq!(what("explain -- run.mtr"), program("run.mtr"));
+    assert_eq!(what("explain -- ls -p 7"), program("ls -p 7"));
+    assert_eq!(
+        what("explain -o a.mtr ls"),
+        Explained::Program {
+            words: words("ls"),
+            output: Some("a.mtr".into()),
+        }
+    );
+    let Ok(Command::Explain(explain)) = parsed("explain run.mtr") else {
+        panic!("it is understood");
+    };
+    let after = after_trace(&explain, &words("--json --color=never")).expect("options");
+    assert!(after.json && after.color == ColorChoice::Never);
+    let refusal = after_trace(&explain, &words("other.mtr")).expect_err("one trace at a time");
+    assert_eq!(refusal.status, 2);
+    refused(
+        "explain -p 1,2",
+        2,
+        "one process at a time: memtrace explain -p PID",
+    );
+    refused(
+        "explain -p 1 ls",
+        2,
+        "either -p PID, or a TRACE, or a PROGRAM: one at a time",
+    );
+    refused("explain -p 0", 2, "'0' is not a process id");
 }
