@@ -124,6 +124,16 @@ impl Sums {
         }
     }
 
+    /// Adds bytes that are there at the end.
+    fn leave(&mut self, bytes: Bytes, reserved: bool) {
+        let left = match reserved {
+            true => &mut self.reserved,
+            false => &mut self.committed,
+        };
+        *left += bytes;
+        self.mapped += bytes;
+    }
+
     /// Bytes that were mapped, by calls or from the start.
     pub fn made(&self) -> Bytes {
         self.began + self.flow.reserve + self.flow.map

@@ -88,7 +88,7 @@ fn no_line_is_wider_than_the_terminal() {
                 assert!(width_of(line) <= width, "{width}: {line}");
                 assert!(unicode || line.is_ascii(), "{line}");
             }
-            assert_eq!(all.matches(" total\n").count(), 5 + 5, "{all}");
+            assert_eq!(all.matches(" total\n").count(), 6 + 5, "{all}");
             assert!(
                 all.contains("total") && all.contains("mapped") && all.contains("7f0000000000")
             );

@@ -248,12 +248,7 @@ impl TableSink {
                 let by_mapping = self.by == By::Mapping;
                 let row = self.row_of(piece, state.pid);
                 if piece.origin.counts {
-                    let left = match reserved {
-                        true => &mut row.sums.reserved,
-                        false => &mut row.sums.committed,
-                    };
-                    *left += Bytes(range.len());
-                    row.sums.mapped += Bytes(range.len());
+                    row.sums.leave(Bytes(range.len()), reserved);
                 }
                 if by_mapping && !row.done {
                     row.done = true;
@@ -280,12 +275,8 @@ impl TableSink {
                     }
                 };
                 if piece.origin.counts {
-                    let row = self.row(key);
-                    let left = match vma.is_reserved() {
-                        true => &mut row.sums.reserved,
-                        false => &mut row.sums.committed,
-                    };
-                    *left += Bytes(range.len());
+                    let sums = &mut self.row(key).sums;
+                    sums.leave(Bytes(range.len()), vma.is_reserved());
                 }
             }
         }
