@@ -119,7 +119,7 @@ impl Opened {
             let root = PathBuf::new();
             return Some(Opened { data, root });
         }
-        let path = module.path.trim_end_matches(" (deleted)");
+        let path = &*files::path_of(module);
         if !path.starts_with('/') {
             return None;
         }
