@@ -231,7 +231,7 @@ impl Symbols {
         if let Some(Opened { data, root }) = self.supplied.remove(&id) {
             let elf = Elf::read(data)?;
             let same = build_id.is_none_or(|id| id == elf.build_id || id.is_empty());
-            return same.then(|| Image::new(elf, path, &[&root, ours]));
+            return same.then(|| Image::new(elf, path, &[&root.path(), ours]));
         }
         if !path.starts_with('/') {
             return None;
