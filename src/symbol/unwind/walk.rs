@@ -124,7 +124,8 @@ impl<'a> Walk<'a> {
         let end = loop {
             let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
             let mapping = walk.mapping(lookup);
-            let pc = Addr(at.pc);
+            // A name is looked up one byte before: within the instruction that was interrupted.
+            let pc = Addr(at.pc.wrapping_add(u64::from(at.interrupted)));
             sites.push(Site { pc, mapping });
             if DEEPEST <= sites.len() {
                 break StackEnd::Deep;
