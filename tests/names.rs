@@ -323,6 +323,39 @@ fn a_symbol_names_what_it_holds_and_nothing_else() {
     );
 }
 
+const ASSEMBLY: &str = r#"
+__asm__(".text\n"
+        ".globl outer\n.type outer, @function\nouter:\n nop\nlabel:\n nop\n nop\n.size outer, .-outer\n"
+        ".fill 5, 1, 0x90\n"
+        ".globl __first\n.type __first, @function\n.type local_one, @function\n"
+        ".weak first\n.type first, @function\n.globl first64\n.type first64, @function\n"
+        "__first:\nlocal_one:\nfirst:\nfirst64:\n nop\n nop\n"
+        ".size __first, 2\n.size local_one, 2\n.size first, 2\n.size first64, 2\n");
+int main(void) { return 0; }
+"#;
+
+#[test]
+fn of_several_symbols_the_best_one_names() {
+    if !has("gcc") {
+        return;
+    }
+    let built = Built::with("gcc", ASSEMBLY, &["-O2"]);
+    let traced = Traced::of(&built.program);
+    let symbols = nm(built.path());
+    let (start, size) = symbols["outer"];
+    assert_eq!(size, 3);
+    for address in start..start + 3 {
+        assert_eq!(traced.functions(address), ["outer"], "also behind a label");
+    }
+    for address in start + 3..start + 8 {
+        let names = traced.functions(address);
+        assert!(names.is_empty(), "nobody's byte is called {names:?}");
+    }
+    let (start, _) = symbols["first"];
+    assert_eq!(traced.functions(start), ["first"]);
+    assert_eq!(traced.functions(start + 1), ["first"]);
+}
+
 // ── separate debug files ────────────────────────────────────────────────────────────────────────────────
 
 /// Moves what names things out of a program, into `debug`.

@@ -66,20 +66,28 @@ fn record(options: &[&str], words: &[&str]) -> Recorded {
 }
 
 impl Recorded {
-    /// The innermost frame of the call that maps [`SIZE`] bytes.
+    /// The frames of the call that maps [`SIZE`] bytes.
     #[track_caller]
-    fn frame(&self) -> Frame {
+    fn frames(&self) -> &[Frame] {
         let call = self.calls.iter().find(|call| call.call.args[1] == SIZE);
         let call = call.unwrap_or_else(|| panic!("no such call: {:?}", self.ended));
-        let frames = self.stacks.frames(call.stack.id().expect("a stack"));
-        *frames.first().expect("a frame")
+        self.stacks.frames(call.stack.id().expect("a stack"))
     }
 
     /// What the trace itself calls it.
     #[track_caller]
     fn function(&self) -> Option<String> {
-        let names = HeldNames.name(self.frame(), &self.stacks);
-        names.last().map(|name| name.function.to_string())
+        self.functions().into_iter().next().flatten()
+    }
+
+    /// And all frames of that stack.
+    #[track_caller]
+    fn functions(&self) -> Vec<Option<String>> {
+        let name = |frame: &Frame| {
+            let names = HeldNames.name(*frame, &self.stacks);
+            names.last().map(|name| name.function.to_string())
+        };
+        self.frames().iter().map(name).collect()
     }
 }
 
@@ -90,8 +98,9 @@ fn program(flags: &[&str]) -> Result<PathBuf, String> {
 
 #[test]
 fn a_file_that_can_be_found_again_is_not_copied_into_the_trace() {
-    let program = need!(program(&["-O1"]));
-    let recorded = record(&[], &[program.to_str().expect("UTF-8"), "own"]);
+    // A copy: another test may build the program again meanwhile.
+    let copy = copy_of(&need!(program(&["-O1"])));
+    let recorded = record(&[], &[copy.program.to_str().expect("UTF-8"), "own"]);
     assert_eq!(recorded.function(), None);
 }
 
@@ -100,7 +109,10 @@ fn embedded_names_are_all_there() {
     let program = need!(program(&["-O1"]));
     let words = [program.to_str().expect("UTF-8"), "own"];
     let recorded = record(&["--embed-symbols"], &words);
-    assert_eq!(recorded.function().as_deref(), Some("reserve"));
+    let functions = recorded.functions();
+    let functions: Vec<&str> = functions.iter().flatten().map(String::as_str).collect();
+    assert_eq!(functions[..2], ["reserve", "main"], "{functions:?}");
+    assert_eq!(functions.last(), Some(&"_start"), "{functions:?}");
     let frames = recorded.stacks.iter().flat_map(|stack| stack.frames.iter());
     let unnamed: Vec<&Frame> = frames
         .filter(|frame| HeldNames.name(**frame, &recorded.stacks).is_empty())
@@ -152,7 +164,7 @@ fn check_compiled(words: &[&str]) {
     let map = recorded.ended.stdout.trim();
     let removed = fs::remove_file(map);
     assert!(removed.is_ok(), "{map}: {:?}", recorded.ended);
-    assert!(matches!(recorded.frame(), Frame::Bare { .. }));
+    assert!(matches!(recorded.frames()[0], Frame::Bare { .. }));
     let function = recorded.function();
     assert_eq!(
         function.as_deref(),

@@ -29,6 +29,9 @@ use super::{Failure, one_line, style_for};
 /// A trace file reaches the disk at least this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
+/// Names of so many frames are one record of a trace.
+const NAMES_IN_ONE: usize = 512;
+
 /// Traces as asked; the exit status of memtrace.
 pub fn trace(trace: &Trace) -> Result<i32, Failure> {
     trace_for(trace, None).map(|(status, _)| status)
@@ -454,8 +457,9 @@ impl<'a> Pipeline<'a> {
         while let Some(names) = names.take() {
             self.hold(names);
         }
-        if !last.names.is_empty() {
-            self.hold(last);
+        for names in last.names.chunks(NAMES_IN_ONE) {
+            let names = names.to_vec();
+            self.hold(NamesSeen { names });
         }
         if !silent {
             notes.iter().for_each(|note| say(note));

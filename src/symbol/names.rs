@@ -222,7 +222,7 @@ impl Symbols {
 
     /// The file of a module, if it can be had and is the same.
     fn read(&mut self, id: ModuleId, module: &Module, stacks: &Stacks) -> Option<Image> {
-        let path = module.path.trim_end_matches(" (deleted)");
+        let path = &*files::path_of(module);
         let build_id = stacks
             .build_id(module)
             .or_else(|| self.told.stacks.build_id(module))
@@ -230,8 +230,8 @@ impl Symbols {
         let ours = Path::new("");
         if let Some(Opened { data, root }) = self.supplied.remove(&id) {
             let elf = Elf::read(data)?;
-            let same = build_id.is_none_or(|id| id == elf.build_id);
-            return same.then(|| Image::new(elf, path, &[&root, ours]));
+            let same = build_id.is_none_or(|id| id == elf.build_id || id.is_empty());
+            return same.then(|| Image::new(elf, path, &[&root.path(), ours]));
         }
         if !path.starts_with('/') {
             return None;
@@ -243,7 +243,7 @@ impl Symbols {
         let found = here.is_some();
         let same = here.filter(|(elf, meta)| match &build_id {
             Some(id) if !id.is_empty() => *id == elf.build_id,
-            Some(_) if !elf.build_id.is_empty() => false,
+            Some(_) if elf.id_in_segment => false,
             _ => self.same_inode(module, meta),
         });
         let elf = same
@@ -292,7 +292,7 @@ pub fn names_in(file: Vec<u8>, offsets: &[u64]) -> Vec<Arc<[FrameName]>> {
 /// Whether the file of a module can be found and told from others later, on this machine.
 fn lasts(module: &Module, stacks: &Stacks) -> bool {
     let known = stacks.build_id(module).is_some_and(|id| !id.is_empty());
-    let there = files::open(Path::new(&*module.path));
+    let there = files::open(Path::new(&files::path_of(module)));
     known && there.is_some_and(|(_, meta)| meta.ino() == module.file.inode)
 }
 

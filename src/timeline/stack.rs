@@ -88,7 +88,9 @@ pub struct Module {
 pub struct ModuleId(pub u32);
 
 /// One step of a stack: the address a call returns to (innermost: the instruction after the one that
-/// entered the kernel). The call itself is the instruction before it.
+/// entered the kernel). The call itself is the instruction before it: a name is that of the byte
+/// before. Where a signal interrupted the code, it is the address behind the first byte of the
+/// instruction that would have been next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Frame {
     /// In a module.

@@ -179,6 +179,9 @@ pub(super) struct Elf {
     pub code: Vec<Segment>,
     pub sections: Vec<Section>,
     pub build_id: Vec<u8>,
+    /// A segment of notes holds the build-id. Go's linker makes one outside: traces of early
+    /// versions do not have those.
+    pub id_in_segment: bool,
 }
 
 impl Elf {
@@ -294,6 +297,7 @@ fn read<Header: FileHeader<Endian = Endianness>>(data: Bounded<'_, '_>) -> Optio
             }
         }
     }
+    let id_in_segment = !build_id.is_empty();
     let table = header.sections(endian, data).ok();
     let mut sections = Vec::new();
     for section in table
@@ -307,7 +311,7 @@ fn read<Header: FileHeader<Endian = Endianness>>(data: Bounded<'_, '_>) -> Optio
         if build_id.is_empty()
             && let Ok(Some(mut notes)) = section.notes(endian, data)
         {
-            // A debug file has sections of notes, but its segments may have kept no bytes.
+            // A debug file has them as well, but its segments may have kept no bytes.
             while let Ok(Some(note)) = notes.next() {
                 let is_id = note.name() == b"GNU" && note.n_type(endian) == NT_GNU_BUILD_ID;
                 if is_id && note.desc().len() <= MOST_ID {
@@ -341,5 +345,6 @@ fn read<Header: FileHeader<Endian = Endianness>>(data: Bounded<'_, '_>) -> Optio
         code,
         sections,
         build_id,
+        id_in_segment,
     })
 }

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::timeline::Module;
+
 use super::elf::{Cursor, Data, Elf};
 
 /// Where distributions put separate debug files.
@@ -23,6 +25,12 @@ pub(super) fn open(path: &Path) -> Option<(File, Metadata)> {
     let file = options.open(path).ok()?;
     let meta = file.metadata().ok().filter(Metadata::is_file)?;
     Some((file, meta))
+}
+
+/// The path of a module: maps marks files that were removed, and escapes the end of a line.
+pub(super) fn path_of(module: &Module) -> String {
+    let path = module.path.trim_end_matches(" (deleted)");
+    path.replace("\\012", "\n")
 }
 
 /// `path` as a process sees it whose root directory is `root` for us; an empty one is our own.

@@ -56,7 +56,7 @@ enum Ask {
     /// A module that is several files under one name.
     Forget(ModuleId),
     /// A process, the first time, and the space that it is a copy of.
-    Began(SpaceId, Tid, Option<SpaceId>),
+    Began(SpaceId, Home, Option<SpaceId>),
     Bare(Frame, Whose),
     Ended(SpaceId),
     Name(Frame, Sender<Arc<[FrameName]>>),
@@ -75,6 +75,7 @@ struct Front {
     /// Names that were not there in time.
     late: HashMap<Frame, Receiver<Arc<[FrameName]>>>,
     waited: Duration,
+    roots: Roots,
     modules: u32,
     /// `[vdso]`, and whether it was a 32-bit process's.
     vdso: Option<(ModuleId, bool)>,
@@ -136,7 +137,9 @@ impl LiveNames {
                     Began::Fork { parent } => parent,
                     Began::Exec | Began::Attach => None,
                 };
-                front.send(Ask::Began(began.space, began.pid, parent));
+                // At once: it lives, as its last stop has not been answered.
+                let home = Home::of(began.pid, began.pid, &mut front.roots);
+                front.send(Ask::Began(began.space, home, parent));
             }
             Observed::SpaceEnded { space, .. } => front.send(Ask::Ended(*space)),
             _ => {}
@@ -263,8 +266,7 @@ impl Worker {
             Ask::Tell(what) => self.symbols.tell(what),
             Ask::Open(id, whose, range) => self.open(id, whose, range),
             Ask::Forget(id) => self.symbols.forget(id),
-            Ask::Began(space, pid, parent) => {
-                let home = Home::of(pid, pid, &mut self.roots);
+            Ask::Began(space, home, parent) => {
                 if self.homes.len() < MOST_HOMES {
                     self.homes.insert(space, (home, parent));
                 }
@@ -301,7 +303,7 @@ impl Worker {
             return;
         };
         self.opened += 1;
-        if !opened.root.as_os_str().is_empty() || !module.path.starts_with('/') {
+        if !opened.root.is_ours() || !module.path.starts_with('/') {
             self.passing.insert(id);
         }
         self.symbols.supply(id, opened);

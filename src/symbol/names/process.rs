@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::timeline::Module;
 use crate::units::{AddrRange, Tid};
@@ -19,31 +20,68 @@ const MOST_ROOTS: usize = 64;
 /// Longest vdso that is copied: the kernel's have two pages or three.
 const MOST_VDSO: u64 = 256 << 10;
 
-/// What tells one view of the file system from another: mount namespace and root directory.
-type View = (PathBuf, u64, u64);
+/// What tells one view of the file system from another: mount namespace and root directory, as
+/// links of `/proc` name them.
+type View = (PathBuf, PathBuf);
 
-/// Root directories of processes, held open: a process may be gone when its files are read. With
-/// the last process of a mount namespace all its mounts would go, so that is held too.
-#[derive(Debug, Default)]
-pub(super) struct Roots {
-    open: HashMap<View, Held>,
+/// The root directory of a process.
+#[derive(Clone, Debug)]
+pub(super) struct Root {
+    /// `None` if it is ours.
+    held: Option<Arc<Held>>,
+    /// It has our mounts: paths in its maps are ours.
+    our_mounts: bool,
 }
 
+/// A root directory, held open: its process may be gone when files are read. With the last process
+/// of a mount namespace all its mounts would go, so that is held too.
 #[derive(Debug)]
 struct Held {
     root: File,
     _mounts: File,
 }
 
-impl Roots {
-    /// The root directory of a task as a path for us, empty if it is our own; `None` if the task
-    /// is gone.
-    pub fn of(&mut self, tid: Tid) -> Option<PathBuf> {
-        let folder = format!("/proc/{tid}");
-        let theirs = view(&folder)?;
-        if view("/proc/self").is_some_and(|ours| ours == theirs) {
-            return Some(PathBuf::new());
+impl Root {
+    const OURS: Root = Root {
+        held: None,
+        our_mounts: true,
+    };
+
+    /// As a path for us, empty if it is ours.
+    pub fn path(&self) -> PathBuf {
+        match &self.held {
+            Some(held) => PathBuf::from(format!("/proc/self/fd/{}", held.root.as_raw_fd())),
+            None => PathBuf::new(),
         }
+    }
+
+    /// Whether what lies beneath will be found at the same path later.
+    pub fn is_ours(&self) -> bool {
+        self.our_mounts
+    }
+}
+
+/// Root directories of processes.
+#[derive(Debug, Default)]
+pub(super) struct Roots {
+    ours: Option<View>,
+    open: HashMap<View, Arc<Held>>,
+}
+
+impl Roots {
+    /// The root directory of a task; `None` if the task is gone. This asks nothing of a file
+    /// system but `/proc`: one that a tracee serves could keep us waiting for ever.
+    pub fn of(&mut self, tid: Tid) -> Option<Root> {
+        let folder = format!("/proc/{tid}");
+        if self.ours.is_none() {
+            self.ours = view("/proc/self");
+        }
+        let ours = self.ours.as_ref()?;
+        let theirs = view(&folder)?;
+        if *ours == theirs {
+            return Some(Root::OURS);
+        }
+        let our_mounts = ours.0 == theirs.0;
         if !self.open.contains_key(&theirs) {
             if MOST_ROOTS <= self.open.len() {
                 return None;
@@ -55,29 +93,28 @@ impl Roots {
             let root = options.open(format!("{folder}/root")).ok()?;
             let _mounts = File::open(format!("{folder}/ns/mnt")).ok()?;
             // The task may have ended and its number been given away in between.
-            let same = view(&folder).is_some_and(|now| now == theirs);
-            if !same {
+            if view(&folder).is_none_or(|now| now != theirs) {
                 return None;
             }
-            self.open.insert(theirs.clone(), Held { root, _mounts });
+            let held = Arc::new(Held { root, _mounts });
+            self.open.insert(theirs.clone(), held);
         }
-        let held = self.open.get(&theirs)?;
-        let number = held.root.as_raw_fd();
-        Some(PathBuf::from(format!("/proc/self/fd/{number}")))
+        let held = self.open.get(&theirs).map(Arc::clone);
+        Some(Root { held, our_mounts })
     }
 }
 
 fn view(folder: &str) -> Option<View> {
     let mounts = fs::read_link(format!("{folder}/ns/mnt")).ok()?;
-    let root = fs::metadata(format!("{folder}/root/.")).ok()?;
-    Some((mounts, root.dev(), root.ino()))
+    let root = fs::read_link(format!("{folder}/root")).ok()?;
+    Some((mounts, root))
 }
 
 /// What is known of a process from when it was seen first: it may be gone when it is needed.
 #[derive(Clone, Debug)]
 pub(super) struct Home {
     /// Its root directory; `None` if that could not be opened.
-    root: Option<PathBuf>,
+    root: Option<Root>,
     /// Its number in its own namespace.
     number: i32,
     /// Its user; `None` if nobody knows.
@@ -101,7 +138,7 @@ impl Home {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub data: Data,
-    pub root: PathBuf,
+    pub root: Root,
 }
 
 impl Opened {
@@ -116,10 +153,10 @@ impl Opened {
     ) -> Option<Opened> {
         if &*module.path == "[vdso]" {
             let data = vdso(tid, range?)?;
-            let root = PathBuf::new();
+            let root = Root::OURS;
             return Some(Opened { data, root });
         }
-        let path = module.path.trim_end_matches(" (deleted)");
+        let path = &*files::path_of(module);
         if !path.starts_with('/') {
             return None;
         }
@@ -127,7 +164,8 @@ impl Opened {
         let mapped = |found: &(File, Metadata)| found.1.ino() == module.file.inode;
         let root = roots.of(tid).or_else(|| home?.root.clone());
         if let Some(root) = root {
-            let in_root = || files::open(&files::beneath(&root, path));
+            let ours = || files::open(Path::new(path)).filter(|_| root.our_mounts);
+            let in_root = || files::open(&files::beneath(&root.path(), path));
             let exe = || files::open(Path::new(&format!("/proc/{tid}/exe")));
             let mapping = || {
                 let (start, end) = range.map(|range| (range.start().0, range.end().0))?;
@@ -135,7 +173,8 @@ impl Opened {
                     "/proc/{tid}/map_files/{start:x}-{end:x}"
                 )))
             };
-            let sources: [&dyn Fn() -> Option<(File, Metadata)>; 3] = [&in_root, &exe, &mapping];
+            let sources: [&dyn Fn() -> Option<(File, Metadata)>; 4] =
+                [&ours, &in_root, &exe, &mapping];
             let found = sources.into_iter().find_map(|open| open().filter(mapped));
             if let Some((file, _)) = found {
                 let data = Data::file(file).ok()?;
@@ -150,7 +189,7 @@ impl Opened {
         let here = files::open(Path::new(path)).filter(mapped);
         let (file, _) = here.filter(|(_, meta)| device(meta))?;
         let data = Data::file(file).ok()?;
-        let root = PathBuf::new();
+        let root = Root::OURS;
         Some(Opened { data, root })
     }
 }
@@ -187,6 +226,8 @@ fn own_vdso() -> Option<AddrRange> {
 #[derive(Debug)]
 pub(super) struct PerfMapFile {
     path: PathBuf,
+    /// Where that leads through.
+    _root: Option<Root>,
     /// Who may have written it, besides root.
     owner: Option<u32>,
     /// When it was written last, in seconds since 1970, if that matters.
@@ -197,9 +238,10 @@ pub(super) struct PerfMapFile {
 impl PerfMapFile {
     /// The file of a process.
     pub fn of(home: &Home) -> PerfMapFile {
-        let root = home.root.clone().unwrap_or_default();
+        let root = home.root.as_ref().map(Root::path).unwrap_or_default();
         PerfMapFile {
             path: files::beneath(&root, &format!("/tmp/perf-{}.map", home.number)),
+            _root: home.root.clone(),
             owner: home.owner,
             written: None,
             read: 0,
@@ -211,6 +253,7 @@ impl PerfMapFile {
     pub fn left_by(pid: Tid, seconds: RangeInclusive<i64>) -> PerfMapFile {
         PerfMapFile {
             path: PathBuf::from(format!("/tmp/perf-{pid}.map")),
+            _root: None,
             owner: None,
             written: Some(seconds),
             read: 0,

@@ -161,8 +161,12 @@ impl SymbolTable {
                 .take_while(|entry| entry.start == innermost.start);
             return self.best(same.filter(|entry| holds(entry)));
         }
-        // A symbol without a size goes on to the next one, in its section.
+        // A symbol without a size goes on to the next one, in its section; a label inside of a
+        // function ends with that.
         let last = before.last().filter(|_| !self.cut)?;
+        if last.start < last.reach {
+            return None;
+        }
         let first = before.partition_point(|entry| entry.start < last.start);
         let same = &before[first..];
         if same.iter().take(MOST_STEPS).any(|entry| entry.sized) {

@@ -19,12 +19,11 @@ use super::machine::{Machine, Used, Value};
 /// As many frames as are kept.
 const DEEPEST: usize = 512;
 /// Functions of the Go runtime that leave a goroutine's stack for that of the thread.
-const SWITCHES: &[&str] = &[
-    "runtime.systemstack",
-    "runtime.mcall",
-    "runtime.morestack",
-    "runtime.asmcgocall",
-];
+const SWITCHES: &[&str] = &["runtime.systemstack", "runtime.morestack"];
+/// Does, and what it calls does not come back: the scheduler, once it has let go of the goroutine.
+const SCHEDULES: &str = "runtime.mcall";
+/// Does unless it is on the thread's stack already.
+const CALLS_C: &str = "runtime.asmcgocall";
 /// What a goroutine that waits in one of them is said to be in: it never was, but has the same frame.
 const SWITCHED: &str = "runtime.systemstack_switch";
 /// Writes the stack pointer, but so that both stacks can be unwound through it: runtime/traceback.go.
@@ -125,7 +124,8 @@ impl<'a> Walk<'a> {
         let end = loop {
             let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
             let mapping = walk.mapping(lookup);
-            let pc = Addr(at.pc);
+            // A name is looked up one byte before: within the instruction that was interrupted.
+            let pc = Addr(at.pc.wrapping_add(u64::from(at.interrupted)));
             sites.push(Site { pc, mapping });
             if DEEPEST <= sites.len() {
                 break StackEnd::Deep;
@@ -290,6 +290,8 @@ impl<'a> Walk<'a> {
         let delta = match go {
             GoStep::Outermost => return Err(StackEnd::Root),
             GoStep::Switches => return self.on_goroutine(),
+            GoStep::Schedules => return self.on_goroutine().map_err(|_| StackEnd::Root),
+            GoStep::CallsC(delta) => return self.from_c(delta),
             GoStep::Delta(delta) => delta,
             GoStep::Unknown => return Err(StackEnd::Lost),
         };
@@ -313,6 +315,25 @@ impl<'a> Walk<'a> {
             0 => Err(StackEnd::Root),
             pc => self.caller(pc),
         }
+    }
+
+    /// From C to what called it, through `runtime.asmcgocall`, whose frame is of `delta` bytes. Below
+    /// that it aligns the stack and keeps two words: where the stack pointer was, or how deep, and
+    /// the goroutine that it left, or zero.
+    fn from_c(&mut self, delta: u64) -> Result<Caller, StackEnd> {
+        let sp = self.machine.register(RSP)?;
+        // The room for them, and the lower: with and without what Windows wants.
+        for (room, kept) in [(16, 0), (64, 40)] {
+            let before = self.machine.memory(sp.wrapping_add(kept))?;
+            let goroutine = self.machine.memory(sp.wrapping_add(kept + 8))?;
+            if goroutine == 0 && (room..room + 16).contains(&before.wrapping_sub(sp)) {
+                let mut values = self.machine.values();
+                values[RSP] = Value::Known(before);
+                self.machine.set(values);
+                return self.up_go_frame(delta);
+            }
+        }
+        self.on_goroutine()
     }
 
     /// Goes on where the runtime left the goroutine.
@@ -347,6 +368,9 @@ fn plain(name: &str) -> &str {
 enum GoStep {
     Outermost,
     Switches,
+    Schedules,
+    /// Bytes, as in the next.
+    CallsC(u64),
     /// Bytes from the stack pointer to the return address.
     Delta(u64),
     Unknown,
@@ -361,12 +385,13 @@ impl GoStep {
         if SWITCHES.contains(&name) {
             return GoStep::Switches;
         }
-        if function.writes_sp() && name != CALLS_BACK {
-            return GoStep::Unknown;
+        let delta = function.sp_delta(address);
+        match name {
+            SCHEDULES => GoStep::Schedules,
+            CALLS_C => delta.map_or(GoStep::Unknown, GoStep::CallsC),
+            _ if function.writes_sp() && name != CALLS_BACK => GoStep::Unknown,
+            _ => delta.map_or(GoStep::Unknown, GoStep::Delta),
         }
-        function
-            .sp_delta(address)
-            .map_or(GoStep::Unknown, GoStep::Delta)
     }
 
     /// C that was linked by Go's own linker has functions in the table, but nothing is told of them.

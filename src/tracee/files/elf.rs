@@ -82,9 +82,26 @@ fn read<Elf: FileHeader<Endian = Endianness>>(data: Bounded<'_>) -> Option<Facts
             }
         }
     }
+    if facts.build_id.is_empty() {
+        facts.build_id = id_of_section(header, endian, data).unwrap_or_default();
+    }
     let go = || go_version::<Elf>(header, endian, data);
     facts.version = go().or(package).filter(|text| text.len() <= MOST_VERSION);
     Some(facts)
+}
+
+/// The build-id that Go's linker makes: in a section outside of the segments of notes.
+fn id_of_section<Elf: FileHeader<Endian = Endianness>>(
+    header: &Elf,
+    endian: Endianness,
+    data: Bounded<'_>,
+) -> Option<Vec<u8>> {
+    let sections = header.sections(endian, data).ok()?;
+    let (_, section) = sections.section_by_name(endian, b".note.gnu.build-id")?;
+    let mut notes = section.notes(endian, data).ok()??;
+    let note = notes.next().ok()??;
+    let is_id = note.name() == b"GNU" && note.n_type(endian) == NT_GNU_BUILD_ID;
+    (is_id && note.desc().len() <= MOST_ID).then(|| note.desc().to_vec())
 }
 
 /// `name version` of a package, from the JSON of its note.
