@@ -40,8 +40,11 @@ pub struct RawStack {
     pub registers: Registers,
     /// The task runs 32-bit code: words of four bytes.
     pub compat: bool,
-    /// Copies of memory, by address; the first holds what the stack pointer points to.
+    /// Copies of memory; the first holds what the stack pointer points to.
     pub copies: Vec<Copied>,
+    /// Where the Go runtime left the goroutine that it works for on a stack of its own: pc, sp and
+    /// bp, all of which the runtime keeps. The second copy holds what that points to.
+    pub goroutine: Option<Registers>,
 }
 
 /// Registers at a stop.
@@ -53,6 +56,10 @@ pub struct Registers {
     pub sp: u64,
     /// rbp: a frame pointer, or anything.
     pub bp: u64,
+    /// rbx.
+    pub bx: u64,
+    /// r12 to r15.
+    pub r12_to_r15: [u64; 4],
 }
 
 /// A piece of a tracee's memory.

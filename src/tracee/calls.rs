@@ -15,7 +15,7 @@ use super::looks::SAMPLE_EVERY;
 use super::state::{InCall, Kind};
 use super::supervisor::{Stops, Supervisor};
 use super::sys::{self, SyscallInfo};
-use super::{memory, procfs, slot};
+use super::{memory, procfs, slot, stack};
 
 impl Supervisor {
     /// An entry, exit or seccomp stop: which of them, the kernel is asked (counting goes wrong).
@@ -121,7 +121,7 @@ impl Supervisor {
             }));
         }
         let stack = match self.options.stacks && kind.is_memory() {
-            true => memory::stack(tid),
+            true => stack::capture(tid),
             false => Stack::Absent,
         };
         if let Some(task) = self.tables.tasks.get_mut(&tid) {

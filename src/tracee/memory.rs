@@ -6,7 +6,6 @@ use nix::sys::ptrace;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
-use crate::timeline::{RawStack, Registers, Stack};
 use crate::units::{Addr, PAGE, Tid};
 
 use super::sys;
@@ -19,28 +18,36 @@ pub(super) fn regs(tid: Tid) -> io::Result<libc::user_regs_struct> {
 /// Up to `len` bytes at `addr`; fewer where the rest is not mapped. An error if none can be read.
 pub(super) fn read(tid: Tid, addr: Addr, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0u8; len];
-    if len == 0 {
-        return Ok(bytes);
-    }
-    // process_vm_readv gives up at the granularity of an iovec, so one is passed for each page.
-    let mut remote = Vec::new();
-    let (mut at, mut left) = (addr.0, len as u64);
-    while 0 < left {
-        let piece = left.min(PAGE - at % PAGE);
-        remote.push(RemoteIoVec {
-            base: at as usize,
-            len: piece as usize,
-        });
-        at = at.wrapping_add(piece);
-        left -= piece;
-    }
-    let count = process_vm_readv(
-        Pid::from_raw(tid.0),
-        &mut [IoSliceMut::new(&mut bytes)],
-        &remote,
-    )?;
+    let count = read_into(tid, &mut [IoSliceMut::new(&mut bytes)], &[(addr, len)])?;
     bytes.truncate(count);
     Ok(bytes)
+}
+
+/// Reads what is at these places, one behind the other, up to the first byte that cannot be read:
+/// how many there were. An error if there were none.
+pub(super) fn read_into(
+    tid: Tid,
+    local: &mut [IoSliceMut<'_>],
+    places: &[(Addr, usize)],
+) -> io::Result<usize> {
+    // process_vm_readv gives up at the granularity of an iovec, so one is passed for each page.
+    let mut remote = Vec::new();
+    for (addr, len) in places {
+        let (mut at, mut left) = (addr.0, *len as u64);
+        while 0 < left {
+            let piece = left.min(PAGE - at % PAGE);
+            remote.push(RemoteIoVec {
+                base: at as usize,
+                len: piece as usize,
+            });
+            at = at.wrapping_add(piece);
+            left -= piece;
+        }
+    }
+    if remote.is_empty() {
+        return Ok(0);
+    }
+    Ok(process_vm_readv(Pid::from_raw(tid.0), local, &remote)?)
 }
 
 /// A NUL-terminated string of at most `max` bytes, and whether it goes on beyond them.
@@ -89,24 +96,6 @@ const NOT_TRANSPARENT: &[u64] = &[
     333, // io_pgetevents
     441, // epoll_pwait2
 ];
-
-/// Who calls: registers and a copy of the stack of a stopped task.
-pub(super) fn stack(tid: Tid) -> Stack {
-    const USER32_CS: u64 = 0x23;
-    let Ok(regs) = regs(tid) else {
-        return Stack::Absent;
-    };
-    let registers = Registers {
-        pc: regs.rip,
-        sp: regs.rsp,
-        bp: regs.rbp,
-    };
-    Stack::Raw(Box::new(RawStack {
-        registers,
-        compat: regs.cs == USER32_CS,
-        copies: Vec::new(),
-    }))
-}
 
 /// At the stop that our own PTRACE_INTERRUPT made: if it tore a system call that does not restart
 /// by itself, sets the registers so that it is made again, and the program never knows. Relative

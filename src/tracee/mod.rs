@@ -21,6 +21,7 @@ mod placement;
 mod procfs;
 mod refused;
 mod slot;
+mod stack;
 mod state;
 mod supervisor;
 mod sys;

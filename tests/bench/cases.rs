@@ -1,5 +1,8 @@
 //! What is measured, and what is wanted of it.
 
+#[path = "stacks.rs"]
+mod stacks;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +12,7 @@ use std::rc::Rc;
 use crate::process::{Beside, Ran, is_traced_by, run, until};
 use crate::programs::{Found, find, go_server, java_classes, python};
 
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 19] = [
     "pairs",
     "pairs8",
     "calls",
@@ -24,6 +27,11 @@ pub const NAMES: [&str; 14] = [
     "redis",
     "memory",
     "trace",
+    "stacks-pairs",
+    "stacks-python",
+    "stacks-node",
+    "stacks-java",
+    "stacks-go",
 ];
 
 /// How each is run, for who reads the numbers.
@@ -183,32 +191,10 @@ pub fn prepare(name: &'static str, tools: &Tools) -> Found<Case> {
                 vec![want("memtrace", "memtrace alone", 1.1)],
             ))
         }
-        "python" => Ok(start(
-            name,
-            tools,
-            &[python()?.as_os_str(), "-c".as_ref(), "pass".as_ref()],
-        )),
-        "node" => Ok(start(
-            name,
-            tools,
-            &[find("node")?.as_os_str(), "-e".as_ref(), "0".as_ref()],
-        )),
-        "java" => {
-            let (java, classes) = (find("java")?, java_classes("Hello.java")?);
-            let argv = [
-                java.as_os_str(),
-                "-cp".as_ref(),
-                classes.as_ref(),
-                "Hello".as_ref(),
-                "hello".as_ref(),
-            ];
-            Ok(start(name, tools, &argv))
-        }
-        "go" => Ok(start(
-            name,
-            tools,
-            &[go_server("1.25.5")?.as_os_str(), "-once".as_ref()],
-        )),
+        "python" => Ok(start(name, tools, &python_start()?)),
+        "node" => Ok(start(name, tools, &node_start()?)),
+        "java" => Ok(start(name, tools, &java_start()?)),
+        "go" => Ok(start(name, tools, &go_start()?)),
         "forks" | "forkexecs" => {
             let children = few(2000);
             let mut argv = tools.tracee("forkstorm", &[children]);
@@ -228,6 +214,11 @@ pub fn prepare(name: &'static str, tools: &Tools) -> Found<Case> {
                 Vec::new(),
             ))
         }
+        "stacks-pairs" => stacks::pairs(name, tools, pairs),
+        "stacks-python" => stacks::start(name, tools, &python_start()?),
+        "stacks-node" => stacks::start(name, tools, &node_start()?),
+        "stacks-java" => stacks::start(name, tools, &java_start()?),
+        "stacks-go" => stacks::start(name, tools, &go_start()?),
         "redis" => redis(name, tools),
         "memory" => Ok(memory(name, tools)),
         "trace" => Ok(trace(name, tools)),
@@ -331,13 +322,38 @@ impl Tools {
     }
 }
 
-/// From nothing to the end of a program that does nothing.
-fn start(name: &'static str, tools: &Tools, argv: &[&OsStr]) -> Case {
+fn python_start() -> Found<Vec<OsString>> {
+    Ok(vec![python()?.into(), "-c".into(), "pass".into()])
+}
+
+fn node_start() -> Found<Vec<OsString>> {
+    Ok(vec![find("node")?.into(), "-e".into(), "0".into()])
+}
+
+fn java_start() -> Found<Vec<OsString>> {
+    let (java, classes) = (find("java")?, java_classes("Hello.java")?);
+    let words = ["Hello", "hello"].map(OsString::from);
+    Ok([java.into(), "-cp".into(), classes.into()]
+        .into_iter()
+        .chain(words)
+        .collect())
+}
+
+fn go_start() -> Found<Vec<OsString>> {
+    Ok(vec![go_server("1.25.5")?.into(), "-once".into()])
+}
+
+fn start_of(argv: &[OsString]) -> String {
     let words: Vec<_> = argv
         .iter()
         .map(|arg| Path::new(arg).file_name().unwrap_or(arg).to_string_lossy())
         .collect();
-    let what = format!("start and end of `{}`", words.join(" "));
+    format!("start and end of `{}`", words.join(" "))
+}
+
+/// From nothing to the end of a program that does nothing.
+fn start(name: &'static str, tools: &Tools, argv: &[OsString]) -> Case {
+    let what = start_of(argv);
     let wants = vec![
         want("memtrace", "strace", 1.0),
         aim("memtrace", "untraced", 1.1),

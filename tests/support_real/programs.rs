@@ -85,19 +85,26 @@ pub fn java_classes(source: &str) -> Found<PathBuf> {
 
 /// The HTTP server of `fixtures/programs/goserver`, built by that version of Go.
 pub fn go_server(version: &str) -> Found<PathBuf> {
+    go_program(version, "goserver", "", &[])
+}
+
+/// A Go program of `fixtures/programs`, built by that version of Go with `flags`, which `kind` names.
+pub fn go_program(version: &str, source: &str, kind: &str, flags: &[&str]) -> Found<PathBuf> {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one = BUILDING
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let go = go(version)?;
-    let server = cache().join(format!("goserver-{version}"));
-    if !is_newer(&server, &fixture("goserver/main.go")) {
+    let program = cache().join(format!("{source}-{version}{kind}"));
+    if !is_newer(&program, &fixture(&format!("{source}/main.go"))) {
         let mut build = Command::new(go);
         build
-            .args(["build", "-buildvcs=false", "-o"])
-            .arg(&server)
+            .args(["build", "-buildvcs=false"])
+            .args(flags)
+            .arg("-o")
+            .arg(&program)
             .arg(".")
-            .current_dir(fixture("goserver"));
+            .current_dir(fixture(source));
         build
             .env("GOTOOLCHAIN", "local")
             .env("GOPROXY", "off")
@@ -108,7 +115,7 @@ pub fn go_server(version: &str) -> Found<PathBuf> {
             .env("GOPATH", cache().join("gopath"));
         output(&mut build)?;
     }
-    Ok(server)
+    Ok(program)
 }
 
 /// `go` of that version: named by MEMTRACE_GO_1_21 or MEMTRACE_GO_1_25, or installed beside the build.

@@ -8,8 +8,11 @@ const INLINED_INDEX: u32 = 2;
 const INLINED_TREE: u32 = 3;
 /// More functions are not inlined into each other.
 const DEEPEST: usize = 256;
-/// FuncFlagTopFrame: nothing called this function.
+/// FuncFlagTopFrame and FuncFlagSPWrite of internal/abi/symtab.go, since Go 1.17.
 const TOP_FRAME: u8 = 1;
+const SP_WRITE: u8 = 2;
+/// What has the first of them, by name for the versions before.
+const OUTERMOST: &[&str] = &["runtime.goexit", "runtime.mstart", "runtime.rt0_go"];
 
 /// A function, as the table has it.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +26,7 @@ pub struct Function<'a> {
     pcfile: u32,
     pcln: u32,
     unit: u32,
-    top: bool,
+    flags: u8,
     /// Where the numbers of its further tables are.
     pcdata: usize,
     pcdata_count: u32,
@@ -64,7 +67,11 @@ impl<'a> Function<'a> {
             pcfile: word(4)?,
             pcln: word(5)?,
             unit,
-            top: table.format != Format::Go12 && flag & TOP_FRAME != 0,
+            flags: if table.format == Format::Go12 {
+                0
+            } else {
+                flag
+            },
             pcdata: at.checked_add(last + 4)?,
             pcdata_count: word(6)?,
             funcdata_count,
@@ -86,9 +93,15 @@ impl<'a> Function<'a> {
         self.end
     }
 
-    /// Whether it is the outermost of its stack by Go's own account (Go 1.17 and later).
+    /// Whether it is the outermost of its stack, by Go's own account.
     pub fn is_outermost(&self) -> bool {
-        self.top
+        let name = self.name.strip_suffix(".abi0").unwrap_or(self.name);
+        self.flags & TOP_FRAME != 0 || OUTERMOST.contains(&name)
+    }
+
+    /// Whether it sets the stack pointer in ways that the table cannot tell.
+    pub fn writes_sp(&self) -> bool {
+        self.flags & SP_WRITE != 0
     }
 
     /// Bytes from the stack pointer at `pc` up to the return address.

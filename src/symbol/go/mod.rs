@@ -12,8 +12,6 @@ mod function;
 mod locate;
 mod pclntab;
 mod read;
-#[cfg(test)]
-mod tests;
 
 pub use function::{Function, GoFrame};
 pub use locate::{Location, locate};

@@ -147,16 +147,26 @@ impl<'a> PclnTab<'a> {
                 false => high = middle,
             }
         }
-        let (entry, end) = (self.entry(low)?, self.entry(low + 1)?);
+        self.numbered(low)
+            .filter(|function| (function.entry()..function.end()).contains(&pc))
+    }
+
+    /// All functions, by address.
+    pub fn functions(&self) -> impl Iterator<Item = Function<'a>> {
+        let table = *self;
+        (0..table.functions).filter_map(move |number| table.numbered(number))
+    }
+
+    fn numbered(&self, number: usize) -> Option<Function<'a>> {
+        let (entry, end) = (self.entry(number)?, self.entry(number + 1)?);
         let width = self.widths().0;
-        let offset = self.word(self.index + low * 2 * width + width)?;
+        let offset = self.word(self.index + number * 2 * width + width)?;
         let base = match self.format {
             Format::Go12 => 0,
             _ => self.index,
         };
         let at = base.checked_add(usize::try_from(offset).ok()?)?;
-        let inside = entry <= pc && pc < end;
-        inside.then(|| Function::new(*self, at, entry, end))?
+        Function::new(*self, at, entry, end)
     }
 
     /// A function's name.

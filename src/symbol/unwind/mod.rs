@@ -1,17 +1,30 @@
 //! From registers and a copy of the stack to frames.
 
+mod cfi;
+mod code;
+mod files;
+mod machine;
+mod remembered;
+mod walk;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::mm::{AddressSpace, Backing, FileId};
+use crate::mm::AddressSpace;
 use crate::timeline::{Frame, Module, ModuleId, Observed, RawStack, StackEnd, StackSeen};
-use crate::units::{Addr, SpaceId, StackId, Tid};
+use crate::units::{SpaceId, StackId, Tid};
+
+use files::Files;
+use remembered::Remembered;
+use walk::{Mapping, Site, Walk};
 
 /// Unwinds stacks, and knows those it has seen: each makes one [`StackSeen`] in a trace.
 #[derive(Debug, Default)]
 pub struct Unwinder {
     modules: HashMap<Module, ModuleId>,
     stacks: HashMap<(Arc<[Frame]>, StackEnd), StackId>,
+    files: Files,
+    remembered: Remembered,
 }
 
 impl Unwinder {
@@ -24,11 +37,17 @@ impl Unwinder {
         model: &AddressSpace,
         told: &mut Vec<Observed>,
     ) -> StackId {
-        let _ = pid;
-        let pc = Addr(raw.registers.pc);
-        let frame = self.frame(pc, space, model, told);
-        let frames: Arc<[Frame]> = [frame].into();
-        self.intern(frames, StackEnd::Lost, told)
+        if let Some(known) = self.remembered.find(raw, space, model) {
+            return known;
+        }
+        let walked = Walk::walk(raw, pid, model, &mut self.files);
+        let frames = walked.sites.iter();
+        let frames = frames
+            .map(|site| self.frame(*site, space, &walked.mappings, told))
+            .collect();
+        let id = self.intern(frames, walked.end, told);
+        self.remembered.add(raw, space, walked, id);
+        id
     }
 
     fn intern(&mut self, frames: Arc<[Frame]>, end: StackEnd, told: &mut Vec<Observed>) -> StackId {
@@ -43,31 +62,28 @@ impl Unwinder {
 
     fn frame(
         &mut self,
-        pc: Addr,
+        site: Site,
         space: SpaceId,
-        model: &AddressSpace,
+        mappings: &[Mapping],
         told: &mut Vec<Observed>,
     ) -> Frame {
-        let bare = Frame::Bare { space, pc };
-        let Some(vma) = model.at(pc) else { return bare };
-        let (module, offset) = match &vma.backing {
-            Backing::Anon => return bare,
-            Backing::File { id, offset, name } => {
-                let path = Arc::clone(name);
-                (Module { path, file: *id }, *offset)
-            }
-            Backing::Special { name } => {
-                let path = Arc::clone(name);
-                let file = FileId::default();
-                (Module { path, file }, 0)
+        let pc = site.pc;
+        let mapping = site.mapping.and_then(|mapping| mappings.get(mapping));
+        let Some((mapping, module)) =
+            mapping.and_then(|mapping| Some((mapping, mapping.module.as_ref()?)))
+        else {
+            return Frame::Bare { space, pc };
+        };
+        let offset = mapping.offset(pc.0);
+        let next = ModuleId(self.modules.len() as u32);
+        let module = match self.modules.get(module) {
+            Some(known) => *known,
+            None => {
+                told.push(Observed::Module(module.clone()));
+                self.modules.insert(module.clone(), next);
+                next
             }
         };
-        let next = ModuleId(self.modules.len() as u32);
-        let module = *self.modules.entry(module.clone()).or_insert_with(|| {
-            told.push(Observed::Module(module));
-            next
-        });
-        let offset = offset.wrapping_add(pc.0.wrapping_sub(vma.range.start().0));
         Frame::Module { module, offset }
     }
 }

@@ -1,0 +1,127 @@
+//! Finds the files of code, while their processes live or thereafter.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::timeline::Module;
+use crate::units::{AddrRange, Tid};
+
+use super::code::Code;
+
+/// How long a file may keep us waiting: a tracee may be what serves it, and must not wait for us.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A file that could not be opened is tried again, so often.
+const TRIES: u8 = 4;
+/// The largest image that is read from memory.
+const LARGEST_IMAGE: u64 = 1 << 20;
+
+/// Everything read so far.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    known: HashMap<Module, Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    code: Option<Code>,
+    failures: u8,
+}
+
+impl Files {
+    /// The code of `module`, which a task of `pid` has at `range`.
+    pub(super) fn code(
+        &mut self,
+        module: &Module,
+        pid: Tid,
+        range: AddrRange,
+    ) -> Option<&mut Code> {
+        if !self.known.contains_key(module) {
+            self.known.insert(module.clone(), Entry::default());
+        }
+        let entry = self.known.get_mut(module)?;
+        if entry.code.is_none() && entry.failures < TRIES {
+            match load(module.clone(), pid, range) {
+                Loaded::Code(code) => entry.code = Some(*code),
+                Loaded::Nothing => entry.failures = TRIES,
+                Loaded::Unreadable => entry.failures += 1,
+            }
+        }
+        entry.code.as_mut()
+    }
+}
+
+enum Loaded {
+    Code(Box<Code>),
+    /// It is no file of code, or too slow.
+    Nothing,
+    Unreadable,
+}
+
+fn load(module: Module, pid: Tid, range: AddrRange) -> Loaded {
+    if module.file.inode == 0 && &*module.path != "[vdso]" {
+        return Loaded::Nothing;
+    }
+    let (answer, answers) = mpsc::channel();
+    let work = move || {
+        let loaded = match module.file.inode {
+            0 => from_memory(pid, range),
+            _ => from_file(&module, pid, range),
+        };
+        let _ = answer.send(loaded);
+    };
+    // Nobody waits for its end: a file may hang.
+    let thread = thread::Builder::new().name("code".into()).spawn(work);
+    match thread {
+        Ok(_) => answers.recv_timeout(PATIENCE).unwrap_or(Loaded::Nothing),
+        Err(_) => Loaded::Unreadable,
+    }
+}
+
+fn from_memory(pid: Tid, range: AddrRange) -> Loaded {
+    let size = range.len().min(LARGEST_IMAGE);
+    let mut bytes = vec![0; size as usize];
+    let read = File::open(format!("/proc/{pid}/mem"))
+        .and_then(|memory| memory.read_exact_at(&mut bytes, range.start().0));
+    match read {
+        Ok(()) => made(Code::of_bytes(&bytes)),
+        Err(_) => Loaded::Unreadable,
+    }
+}
+
+fn from_file(module: &Module, pid: Tid, range: AddrRange) -> Loaded {
+    // Maps escapes nothing but the end of a line.
+    let path = module.path.trim_end_matches(" (deleted)");
+    let path = path.replace("\\012", "\n");
+    let (start, end) = (range.start().0, range.end().0);
+    let sources = [
+        format!("/proc/{pid}/root{path}"),
+        format!("/proc/{pid}/map_files/{start:x}-{end:x}"),
+        path.clone(),
+    ];
+    // Not the device: on btrfs and overlayfs stat(2) and maps name different ones.
+    let is_it = |file: &File| {
+        let meta = file.metadata();
+        meta.is_ok_and(|meta| meta.is_file() && meta.ino() == module.file.inode)
+    };
+    let file = sources.iter().filter_map(|source| open(source)).find(is_it);
+    match file {
+        Some(file) => made(Code::of_file(file)),
+        None => Loaded::Unreadable,
+    }
+}
+
+fn made(code: Option<Code>) -> Loaded {
+    code.map_or(Loaded::Nothing, |code| Loaded::Code(Box::new(code)))
+}
+
+/// Opens without waiting for whatever may be there instead of a file.
+fn open(path: &str) -> Option<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.open(path).ok()
+}
