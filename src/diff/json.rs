@@ -133,7 +133,7 @@ fn change(change: &Change) -> Value {
         noise,
     } = change;
     let owner = |side: usize| owners[side].as_ref().map(Owner::to_string);
-    json!({
+    let mut object = json!({
         "what": subject_text(subject),
         "before": before,
         "after": after,
@@ -147,9 +147,13 @@ fn change(change: &Change) -> Value {
         },
         "counts": {"before": numbers[0], "after": numbers[1]},
         "first": {"before": first[0].map(first_object), "after": first[1].map(first_object)},
-        "owner": {"before": owner(0), "after": owner(1)},
         "noise": noise.map(noise_text),
-    })
+    });
+    // Of traces without stacks there is nothing to tell.
+    if owners.iter().any(Option::is_some) {
+        object["owner"] = json!({"before": owner(0), "after": owner(1)});
+    }
+    object
 }
 
 /// The word for what happened.

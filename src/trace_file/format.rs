@@ -65,7 +65,7 @@
 //! | 1 space began | *time*, space, signed pid, began (0 exec, 1 fork, 2 attach, 3 fork + space of the parent), *string* exe, flags (1 known, 2 read implies exec, 4 brk_start follows), [near 0 brk_start], *snapshot* |
 //! | 2 task began | *time*, signed tid, signed pid, space, origin (0 launch, 1 attach, 2 thread, 3 fork, 4 vfork, 5 shared space), has parent, [signed parent], *string* comm |
 //! | 3 call entered | *time*, mask, *caller*, *args*, *fetched* |
-//! | 4 call | mask, *caller*, entered and time as above, *args*, *result*, overlapped, *fetched*, *evidence*, [number of its stack, 0 if it has none, [*figures*]] (since 1.2) |
+//! | 4 call | mask, *caller*, entered and time as above, *args*, *result*, overlapped, *fetched*, *evidence*, [number of its stack, 0 if it has none; *figures* if it was refused] (both since 1.2) |
 //! | 5 call cut | *time*, signed time − entered, mask, *caller*, *args*, *fetched* |
 //! | 6 checkpoint | *time*, space, cause (0 exit, 1 exec, 2 detach, 3 asked, 4 doubt), *snapshot* |
 //! | 7 resident | *time*, space, now, flags (1 anon, 2 file, 4 shmem, 8 high water, 16 mapped), those set (all near 0) |
