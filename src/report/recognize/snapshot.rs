@@ -10,7 +10,7 @@ use crate::report::Place;
 use crate::units::{AddrRange, Bytes};
 
 use super::{Basis, Clues, Kind, Recognized, Surroundings, by_name, found, loader};
-use super::{glibc, go, hotspot};
+use super::{glibc, go, hotspot, v8};
 
 const MIB: u64 = 1 << 20;
 const ARENA: u64 = 64 * MIB;
@@ -99,7 +99,17 @@ pub fn recognize_snapshot(snapshot: &Snapshot, around: &Surroundings) -> Vec<Opt
             }
             let before = index.checked_sub(1).and_then(|index| lines.get(index));
             clues.over = before.and_then(|before| bss_of(before, line));
-            by_name(&clues, &around).or_else(|| loader::by_mechanism(&clues, &around))
+            let verdict =
+                by_name(&clues, &around).or_else(|| loader::by_mechanism(&clues, &around));
+            match (verdict, &clues.over) {
+                // Nobody was seen to map it there.
+                (Some(known), Some(_)) if known.kind.what.contains("bss") => Some(Recognized {
+                    basis: Basis::Shape,
+                    evidence: "shape: directly behind the data of a file".into(),
+                    ..known
+                }),
+                (verdict, _) => verdict,
+            }
         })
         .collect();
     for run in runs(&lines) {
@@ -154,6 +164,7 @@ fn of_run(
             .or_else(|| stack(rest, around))
             .or_else(|| go_heap(rest, around))
             .or_else(|| java_heap(rest, around))
+            .or_else(|| v8(rest, around))
             .or_else(|| go_rest(rest, around))
             .unwrap_or((1, None));
         for known in &mut verdicts[index..index + count] {
@@ -269,6 +280,38 @@ fn java_heap(lines: &[Line<'_>], around: &Surroundings) -> Found {
     known.then(|| {
         let evidence = "shape: 8 MiB or more below 32 GiB, where references stay compressed";
         (lines.len(), shape(hotspot::OWNER, "Java heap", evidence))
+    })
+}
+
+fn v8(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [first, ..] = lines else { return None };
+    if !around.has(v8::OWNER) || first.noreserve == Some(false) {
+        return None;
+    }
+    let (start, len) = (first.entry.range.start().0, first.entry.range.len());
+    let count = lines
+        .iter()
+        .take_while(|line| line.noreserve != Some(false));
+    let count = count.count();
+    let end = lines.get(count.checked_sub(1)?)?.entry.range.end().0;
+    let code = |line: &Line<'_>| line.entry.prot.contains(Prot::EXEC);
+    if lines[..count].iter().any(code) && 64 * MIB <= end.saturating_sub(start) {
+        let evidence = "shape: 64 MiB or more with code that belongs to no file";
+        return Some((count, shape(v8::OWNER, "code range", evidence)));
+    }
+    if first.is_reserved() && 8192 * MIB <= len
+        || lines.get(1).is_some_and(|next| {
+            first.is_data() && next.is_reserved() && 8192 * MIB <= next.entry.range.len()
+        })
+    {
+        let evidence = "shape: 8 GiB or more without access";
+        let count = if first.is_reserved() { 1 } else { 2 };
+        return Some((count, shape(v8::OWNER, "wasm memory", evidence)));
+    }
+    let page = first.is_data() && start.is_multiple_of(256 << 10) && len == 256 << 10;
+    (page && lines.len() == 1).then(|| {
+        let evidence = "shape: 256 KiB at their alignment, apart from all else";
+        (1, shape(v8::OWNER, "heap pages", evidence))
     })
 }
 

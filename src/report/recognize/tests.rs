@@ -275,7 +275,7 @@ fn a_living_process_of_glibc_shows_arenas_stacks_and_names() {
             "unknown",
             "ld.so libraries (file)",
             "ld.so libraries (file)",
-            "ld.so bss of libraries (file)",
+            "ld.so bss of libraries (shape)",
             "kernel io_uring rings (file)",
         ]
     );
