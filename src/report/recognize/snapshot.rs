@@ -289,24 +289,21 @@ fn v8(lines: &[Line<'_>], around: &Surroundings) -> Found {
         return None;
     }
     let (start, len) = (first.entry.range.start().0, first.entry.range.len());
-    let count = lines
-        .iter()
-        .take_while(|line| line.noreserve != Some(false));
-    let count = count.count();
-    let end = lines.get(count.checked_sub(1)?)?.entry.range.end().0;
-    let code = |line: &Line<'_>| line.entry.prot.contains(Prot::EXEC);
-    if lines[..count].iter().any(code) && 64 * MIB <= end.saturating_sub(start) {
-        let evidence = "shape: 64 MiB or more with code that belongs to no file";
-        return Some((count, shape(v8::OWNER, "code range", evidence)));
-    }
-    if first.is_reserved() && 8192 * MIB <= len
-        || lines.get(1).is_some_and(|next| {
-            first.is_data() && next.is_reserved() && 8192 * MIB <= next.entry.range.len()
-        })
+    // 32-bit memories: guards of 2 GiB below them, and room to 8 GiB above their start.
+    if first.is_reserved()
+        && 2048 * MIB <= len
+        && let Some(count) = up_to(lines, start.checked_add(10240 * MIB)?)
     {
-        let evidence = "shape: 8 GiB or more without access";
-        let count = if first.is_reserved() { 1 } else { 2 };
+        let evidence = "shape: 10 GiB, the lowest 2 GiB without access";
         return Some((count, shape(v8::OWNER, "wasm memory", evidence)));
+    }
+    // kMaximalCodeRangeSize of this and of earlier versions.
+    let code = |line: &Line<'_>| line.entry.prot.contains(Prot::EXEC);
+    let sizes = [512 * MIB, 128 * MIB].into_iter();
+    let mut ranges = sizes.filter_map(|size| up_to(lines, start.checked_add(size)?));
+    if let Some(count) = ranges.find(|count| lines[..*count].iter().any(code)) {
+        let evidence = "shape: 512 or 128 MiB with code that belongs to no file";
+        return Some((count, shape(v8::OWNER, "code range", evidence)));
     }
     let page = first.is_data() && start.is_multiple_of(256 << 10) && len == 256 << 10;
     (page && lines.len() == 1).then(|| {
