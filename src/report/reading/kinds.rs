@@ -314,7 +314,7 @@ impl Kinds {
                 // execve puts the bss of a program directly behind its data.
                 let behind = before.take().filter(|(file, place)| {
                     let file = file.end() == range.start() && matches!(place, Place::File(_));
-                    file && copied.is_none()
+                    file && began == Began::Exec && piece.prot.contains(Prot::WRITE)
                 });
                 if let Some((file, place)) = behind {
                     clues.over = Some((place, file));
@@ -331,8 +331,8 @@ impl Kinds {
                 }
             });
             living.bytes += range.len();
-            let usable = !piece.prot.is_empty();
-            before = usable.then(|| (range, piece.place.clone()));
+            let is_data = piece.prot.contains(Prot::WRITE);
+            before = is_data.then(|| (range, piece.place.clone()));
         }
         self.spaces.insert(space, known);
     }

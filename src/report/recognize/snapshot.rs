@@ -10,7 +10,7 @@ use crate::report::Place;
 use crate::units::{AddrRange, Bytes};
 
 use super::{Basis, Clues, Kind, Recognized, Surroundings, by_name, found, loader};
-use super::{glibc, go, hotspot};
+use super::{glibc, go, hotspot, v8};
 
 const MIB: u64 = 1 << 20;
 const ARENA: u64 = 64 * MIB;
@@ -99,7 +99,17 @@ pub fn recognize_snapshot(snapshot: &Snapshot, around: &Surroundings) -> Vec<Opt
             }
             let before = index.checked_sub(1).and_then(|index| lines.get(index));
             clues.over = before.and_then(|before| bss_of(before, line));
-            by_name(&clues, &around).or_else(|| loader::by_mechanism(&clues, &around))
+            let verdict =
+                by_name(&clues, &around).or_else(|| loader::by_mechanism(&clues, &around));
+            match (verdict, &clues.over) {
+                // Nobody was seen to map it there.
+                (Some(known), Some(_)) if known.kind.what.contains("bss") => Some(Recognized {
+                    basis: Basis::Shape,
+                    evidence: "shape: directly behind the data of a file".into(),
+                    ..known
+                }),
+                (verdict, _) => verdict,
+            }
         })
         .collect();
     for run in runs(&lines) {
@@ -154,6 +164,7 @@ fn of_run(
             .or_else(|| stack(rest, around))
             .or_else(|| go_heap(rest, around))
             .or_else(|| java_heap(rest, around))
+            .or_else(|| v8(rest, around))
             .or_else(|| go_rest(rest, around))
             .unwrap_or((1, None));
         for known in &mut verdicts[index..index + count] {
@@ -269,6 +280,35 @@ fn java_heap(lines: &[Line<'_>], around: &Surroundings) -> Found {
     known.then(|| {
         let evidence = "shape: 8 MiB or more below 32 GiB, where references stay compressed";
         (lines.len(), shape(hotspot::OWNER, "Java heap", evidence))
+    })
+}
+
+fn v8(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [first, ..] = lines else { return None };
+    if !around.has(v8::OWNER) || first.noreserve == Some(false) {
+        return None;
+    }
+    let (start, len) = (first.entry.range.start().0, first.entry.range.len());
+    // 32-bit memories: guards of 2 GiB below them, and room to 8 GiB above their start.
+    if first.is_reserved()
+        && 2048 * MIB <= len
+        && let Some(count) = up_to(lines, start.checked_add(10240 * MIB)?)
+    {
+        let evidence = "shape: 10 GiB, the lowest 2 GiB without access";
+        return Some((count, shape(v8::OWNER, "wasm memory", evidence)));
+    }
+    // kMaximalCodeRangeSize of this and of earlier versions.
+    let code = |line: &Line<'_>| line.entry.prot.contains(Prot::EXEC);
+    let sizes = [512 * MIB, 128 * MIB].into_iter();
+    let mut ranges = sizes.filter_map(|size| up_to(lines, start.checked_add(size)?));
+    if let Some(count) = ranges.find(|count| lines[..*count].iter().any(code)) {
+        let evidence = "shape: 512 or 128 MiB with code that belongs to no file";
+        return Some((count, shape(v8::OWNER, "code range", evidence)));
+    }
+    let page = first.is_data() && start.is_multiple_of(256 << 10) && len == 256 << 10;
+    (page && lines.len() == 1).then(|| {
+        let evidence = "shape: 256 KiB at their alignment, apart from all else";
+        (1, shape(v8::OWNER, "heap pages", evidence))
     })
 }
 

@@ -246,6 +246,33 @@ fn a_living_go_heap_need_not_be_used_from_its_start() {
 }
 
 #[test]
+fn a_living_node_shows_what_its_sizes_tell() {
+    let text = "\
+00400000-00401000 r-xp 00000000 fe:00 12 /usr/bin/node\n\
+3a18cc040000-3a18cc04d000 r--p 00000000 00:00 0 \n\
+3bac8c6c0000-3bac8c700000 rw-p 00000000 00:00 0 \n\
+7f4966fc0000-7f49e6fc0000 ---p 00000000 00:00 0 \n\
+7f49e6fc0000-7f49e7060000 rw-p 00000000 00:00 0 \n\
+7f49e7060000-7f4be6fc0000 ---p 00000000 00:00 0 \n\
+7f4be6fc0000-7f4be6fc2000 rw-p 00000000 00:00 0 \n\
+7f4be6fc2000-7f4be6fc3000 ---p 00000000 00:00 0 \n\
+7f4be6fc3000-7f4be6fff000 rwxp 00000000 00:00 0 \n\
+7f4be6fff000-7f4c06fc0000 ---p 00000000 00:00 0 \n";
+    let node = Surroundings::of_program(&"/usr/bin/node".into());
+    let mut told = vec![
+        "program code and data (file)",
+        "unknown",
+        "V8 heap pages (shape)",
+    ];
+    told.extend(["V8 wasm memory (shape)"; 3]);
+    told.extend(["V8 code range (shape)"; 4]);
+    assert_eq!(kinds(text, &node), told);
+    // Without V8 it could be anybody's.
+    let other = kinds(&text.replace("node", "other"), &around(&[]));
+    assert!(other[1..].iter().all(|told| told == "unknown"), "{other:?}");
+}
+
+#[test]
 fn a_living_process_of_glibc_shows_arenas_stacks_and_names() {
     let text = "\
 00400000-00401000 r-xp 00000000 fe:00 12 /srv/program\n\
@@ -275,7 +302,7 @@ fn a_living_process_of_glibc_shows_arenas_stacks_and_names() {
             "unknown",
             "ld.so libraries (file)",
             "ld.so libraries (file)",
-            "ld.so bss of libraries (file)",
+            "ld.so bss of libraries (shape)",
             "kernel io_uring rings (file)",
         ]
     );
