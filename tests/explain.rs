@@ -443,6 +443,7 @@ fn a_zombie_and_a_kernel_thread_have_no_address_space() {
     until("it has ended", || support::state_of(pid) == Some('Z'));
     let value = explained(pid);
     assert_eq!(value["facts"]["state"], "zombie");
+    verdict(&value, "unknown", false);
     assert!(value["facts"]["mapped"]["end"].is_null());
     child.wait().expect("our child");
     if support::status_line(2, "Name").as_deref() == Some("kthreadd") {

@@ -177,7 +177,8 @@ fn last_look(facts: &mut Facts, looks: &Looks) {
         locked,
         ..
     } = last.memory;
-    (memory.swap, memory.hugetlb, memory.locked) = (swap, hugetlb, locked);
+    (memory.hugetlb, memory.locked) = (hugetlb, locked);
+    memory.swap = memory.swap.or(swap);
     // Unseen at its end, it was seen before.
     memory.resident = memory.resident.or(last.memory.resident);
     memory.anon = memory.anon.or(last.memory.anon);

@@ -93,12 +93,23 @@ pub enum Refuser {
 /// Figures at the moment of a refusal, from the living process.
 pub type Now<'a> = dyn FnMut(Tid) -> (Limits, Machine) + 'a;
 
+/// What a space was when it was looked at last, right before its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastLook {
+    /// Its mappings.
+    pub split: Split,
+    /// MADV_FREE'd and still resident.
+    pub lazy_free: Bytes,
+    /// Swapped out.
+    pub swap: Bytes,
+}
+
 /// Collects refusals, and the last look at each space.
 #[derive(Default)]
 pub struct Refusals<'a> {
     now: Option<Box<Now<'a>>>,
     found: Vec<Refusal>,
-    looks: Vec<(SpaceId, Split)>,
+    looks: Vec<(SpaceId, LastLook)>,
     /// The limits of processes that were refused something, where they were read then.
     limits: Vec<(Tid, Limits)>,
 }
@@ -131,10 +142,10 @@ impl<'a> Refusals<'a> {
         Some(*limits)
     }
 
-    /// What the mappings of a space were when it was looked at last.
-    pub fn last_look(&self, space: SpaceId) -> Option<&Split> {
-        let (_, split) = self.looks.iter().find(|(id, _)| *id == space)?;
-        Some(split)
+    /// What a space was when it was looked at last.
+    pub fn last_look(&self, space: SpaceId) -> Option<&LastLook> {
+        let (_, look) = self.looks.iter().find(|(id, _)| *id == space)?;
+        Some(look)
     }
 
     fn call(&mut self, event: &Event, call: &CallEvent, timeline: &Timeline) {
@@ -205,7 +216,13 @@ impl Sink for Refusals<'_> {
             return Ok(());
         };
         if !snapshot.smaps.is_empty() && self.looks.len() < SPACES {
-            self.looks.push((*space, split(snapshot)));
+            let smaps = snapshot.smaps.iter();
+            let look = LastLook {
+                split: split(snapshot),
+                lazy_free: smaps.clone().map(|info| info.lazy_free).sum(),
+                swap: smaps.map(|info| info.swap).sum(),
+            };
+            self.looks.push((*space, look));
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ pub fn facts_of_trace(report: &Report, refusals: &Refusals<'_>) -> Option<Facts>
             other_spaces: report.spaces.len().saturating_sub(1),
         },
         space: Some(space_of(chosen, refusals)),
-        memory: memory_of(chosen),
+        memory: memory_of(chosen, refusals),
         limits: environment.limits,
         cgroup: environment.cgroup.as_ref().map(|cgroup| Cgroups {
             version: cgroup.version,
@@ -84,7 +84,7 @@ fn space_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Space {
         peak: Some(figure.peak),
         peak_time: Some(figure.peak_time),
     };
-    let look = refusals.last_look(report.id);
+    let look = refusals.last_look(report.id).map(|look| &look.split);
     let detail = report.detail.as_ref();
     Space {
         mapped: figure(report.mapped),
@@ -101,11 +101,7 @@ fn space_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Space {
                 peak_time: Some(report.charged.peak.peak_time),
             },
             charged_exact: report.charged.exact,
-            mappings: Peaked {
-                now: look.map_or(report.mappings.end, |look| look.mappings.now),
-                peak: Some(report.mappings.peak),
-                peak_time: Some(report.mappings.peak_time),
-            },
+            mappings: mappings_of(report, look),
             mappings_exact: look.is_some(),
             largest_hole: look.and_then(|look| look.largest_hole),
             narrow: look.is_some_and(|look| look.narrow),
@@ -123,7 +119,19 @@ fn space_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Space {
     }
 }
 
-fn memory_of(report: &SpaceReport) -> Memory {
+/// The kernel's lines at the last look, and the most runs that the calls made: never more than lines.
+fn mappings_of(report: &SpaceReport, look: Option<&Split>) -> Peaked<u64> {
+    let runs = report.mappings;
+    let now = look.map_or(runs.end, |look| look.mappings.now);
+    Peaked {
+        now,
+        peak: Some(runs.peak.max(now)),
+        peak_time: (now <= runs.peak).then_some(runs.peak_time),
+    }
+}
+
+fn memory_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Memory {
+    let look = refusals.last_look(report.id);
     let Some(resident) = report.resident else {
         return Memory::default();
     };
@@ -136,6 +144,8 @@ fn memory_of(report: &SpaceReport) -> Memory {
         anon: parts.map(|parts| parts.anon),
         file: parts.map(|parts| parts.file),
         shmem: parts.map(|parts| parts.shmem),
+        lazy_free: look.map(|look| look.lazy_free),
+        swap: look.map(|look| look.swap),
         ..Memory::default()
     }
 }

@@ -234,7 +234,8 @@ pub fn verdict(facts: &Facts) -> Verdict {
             reasons.push(Reason::NothingNear(nearest(&rows)));
         }
     }
-    if matches!(facts.subject.state, State::KernelThread | State::Zombie) {
+    let told = reasons.contains(&Reason::NoSpace(facts.subject.state));
+    if !told && matches!(facts.subject.state, State::KernelThread | State::Zombie) {
         reasons.push(Reason::NoSpace(facts.subject.state));
     }
     reasons.extend(hidden(facts));
@@ -273,6 +274,9 @@ fn undecided(facts: &Facts, rows: &[Row]) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if facts.space.is_none() && facts.subject.state == State::Alive {
         reasons.push(Reason::NotKnown("the address space"));
+    }
+    if facts.subject.state == State::Zombie {
+        reasons.push(Reason::NoSpace(State::Zombie));
     }
     match &facts.cgroup {
         None if facts.subject.source != Source::Trace => {

@@ -10,6 +10,10 @@ use crate::units::Bytes;
 /// What a row limits, and where: `memory.max of /a/b`.
 pub(super) fn limit_name(row: &Row, facts: &Facts) -> String {
     let of = |file: &str| match level(row, facts) {
+        // A trace holds the lowest of them, not whose it is.
+        Some((all, level)) if all.only_at_begin && row.limited == Limited::CgroupMax => {
+            format!("the lowest {file} of {} and above", safe(&level.path))
+        }
         Some((_, level)) => format!("{file} of {}", safe(&level.path)),
         None => file.to_owned(),
     };
