@@ -2,7 +2,6 @@
 //! from the file, stripped or not, wherever it is loaded.
 
 mod support;
-#[expect(dead_code, reason = "no program is traced here")]
 mod support_real;
 
 use std::fs;
