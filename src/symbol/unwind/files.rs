@@ -12,8 +12,9 @@ use crate::units::{AddrRange, Tid};
 
 use super::code::Code;
 
-/// How long a file may keep us waiting: a tracee may be what serves it, and must not wait for us.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a file may keep us waiting: a tracee may be what serves it, and must not wait for us for
+/// ever. Long, because a busy machine is slow and a file given up is not read again.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A file that could not be opened is tried again, so often.
 const TRIES: u8 = 4;
 /// The largest image that is read from memory.
