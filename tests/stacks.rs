@@ -266,11 +266,11 @@ macro_rules! go_servers {
 
 go_servers! {
     callers_in_go_1_21: "1.21.13" "-pure" &[PURE];
-    callers_in_stripped_go_1_21: "1.21.13" "-stripped" &[PURE, "-ldflags=-s -w"];
-    callers_in_go_1_21_that_can_be_anywhere: "1.21.13" "-pie" &[PURE, "-buildmode=pie"];
+    callers_in_stripped_go_1_21: "1.21.13" "-pure-stripped" &[PURE, "-ldflags=-s -w"];
+    callers_in_go_1_21_that_can_be_anywhere: "1.21.13" "-pure-pie" &[PURE, "-buildmode=pie"];
     callers_in_go_1_25: "1.25.5" "-pure" &[PURE];
-    callers_in_stripped_go_1_25: "1.25.5" "-stripped" &[PURE, "-ldflags=-s -w"];
-    callers_in_go_1_25_that_can_be_anywhere: "1.25.5" "-pie" &[PURE, "-buildmode=pie"];
+    callers_in_stripped_go_1_25: "1.25.5" "-pure-stripped" &[PURE, "-ldflags=-s -w"];
+    callers_in_go_1_25_that_can_be_anywhere: "1.25.5" "-pure-pie" &[PURE, "-buildmode=pie"];
 }
 
 #[track_caller]

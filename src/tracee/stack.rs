@@ -117,7 +117,7 @@ fn goroutine(tid: Tid, g: u64, sp: u64) -> Option<(Registers, u64)> {
 }
 
 fn words<const N: usize>(tid: Tid, address: u64) -> Option<[u64; N]> {
-    if address == 0 || address % WORD as u64 != 0 {
+    if address == 0 || !address.is_multiple_of(WORD as u64) {
         return None;
     }
     let mut bytes = vec![0; N * WORD];

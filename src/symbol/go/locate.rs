@@ -201,7 +201,8 @@ impl<'d, R: ReadRef<'d>> File<'d, R> {
 
     fn is_code(&self, range: Range<u64>) -> bool {
         self.segments.iter().any(|segment| {
-            let end = segment.address + (segment.file.end - segment.file.start);
+            let size = segment.file.end - segment.file.start;
+            let end = segment.address.saturating_add(size);
             segment.code && segment.address <= range.start && range.end <= end
         })
     }

@@ -116,11 +116,11 @@ impl Cfi {
 
     /// The rules at an address; `None` if the file has none for it.
     pub(super) fn rules(&self, address: u64) -> Option<Rules> {
-        self.from_eh_frame(address)
-            .or_else(|| self.from_debug_frame(address))
+        self.by_eh_frame(address)
+            .or_else(|| self.by_debug_frame(address))
     }
 
-    fn from_eh_frame(&self, address: u64) -> Option<Rules> {
+    fn by_eh_frame(&self, address: u64) -> Option<Rules> {
         let section = EhFrame::new(&self.eh_frame.bytes, LittleEndian);
         let bases = self.bases();
         let fde = match &self.header {
@@ -147,7 +147,7 @@ impl Cfi {
         Rules::from_row(row, signal, &section)
     }
 
-    fn from_debug_frame(&self, address: u64) -> Option<Rules> {
+    fn by_debug_frame(&self, address: u64) -> Option<Rules> {
         let offset = find(&self.debug_index, address)?;
         let mut section = DebugFrame::new(&self.debug_frame, LittleEndian);
         section.set_address_size(8);

@@ -140,8 +140,13 @@ impl<'a> Machine<'a> {
         self.values = values;
     }
 
+    /// Whether the thread works for a goroutine that it has left.
+    pub(super) fn has_goroutine(&self) -> bool {
+        self.raw.goroutine.is_some()
+    }
+
     /// The goroutine that the thread works for, from here on.
-    pub(super) fn to_goroutine(&mut self) -> Option<Registers> {
+    pub(super) fn go_on_with_goroutine(&mut self) -> Option<Registers> {
         if self.used.goroutine.is_some() {
             return None;
         }

@@ -15,7 +15,7 @@ use super::walk::{Mapping, Walked};
 /// Stacks kept of one place: the same code may be reached in several ways.
 const MOST_ALIKE: usize = 4;
 /// Places kept; then all is forgotten.
-const MOST_PLACES: usize = 4096;
+const MOST_PLACES: usize = 1024;
 
 /// The stacks of late.
 #[derive(Debug, Default)]

@@ -18,11 +18,11 @@ use super::machine::{Machine, Used, Value};
 
 /// As many frames as are kept.
 const DEEPEST: usize = 512;
-/// Functions of the Go runtime that leave a goroutine's stack for that of the thread.
-const SWITCHES: &[&str] = &["runtime.systemstack", "runtime.morestack"];
-/// Does, and what it calls does not come back: the scheduler, once it has let go of the goroutine.
-const SCHEDULES: &str = "runtime.mcall";
-/// Does unless it is on the thread's stack already.
+/// Leaves a goroutine's stack for that of the thread, and comes back.
+const SWITCHES: &str = "runtime.systemstack";
+/// Leave it to schedule: once they have let go of the goroutine, nothing called what they do.
+const SCHEDULE: &[&str] = &["runtime.mcall", "runtime.morestack"];
+/// Leaves it unless it is on the thread's stack already.
 const CALLS_C: &str = "runtime.asmcgocall";
 /// What a goroutine that waits in one of them is said to be in: it never was, but has the same frame.
 const SWITCHED: &str = "runtime.systemstack_switch";
@@ -290,8 +290,9 @@ impl<'a> Walk<'a> {
         let delta = match go {
             GoStep::Outermost => return Err(StackEnd::Root),
             GoStep::Switches => return self.on_goroutine(),
-            GoStep::Schedules => return self.on_goroutine().map_err(|_| StackEnd::Root),
-            GoStep::CallsC(delta) => return self.from_c(delta),
+            GoStep::Schedules if !self.machine.has_goroutine() => return Err(StackEnd::Root),
+            GoStep::Schedules => return self.on_goroutine(),
+            GoStep::CallsC(delta) => return self.by_call_of_c(delta),
             GoStep::Delta(delta) => delta,
             GoStep::Unknown => return Err(StackEnd::Lost),
         };
@@ -320,7 +321,7 @@ impl<'a> Walk<'a> {
     /// From C to what called it, through `runtime.asmcgocall`, whose frame is of `delta` bytes. Below
     /// that it aligns the stack and keeps two words: where the stack pointer was, or how deep, and
     /// the goroutine that it left, or zero.
-    fn from_c(&mut self, delta: u64) -> Result<Caller, StackEnd> {
+    fn by_call_of_c(&mut self, delta: u64) -> Result<Caller, StackEnd> {
         let sp = self.machine.register(RSP)?;
         // The room for them, and the lower: with and without what Windows wants.
         for (room, kept) in [(16, 0), (64, 40)] {
@@ -338,7 +339,7 @@ impl<'a> Walk<'a> {
 
     /// Goes on where the runtime left the goroutine.
     fn on_goroutine(&mut self) -> Result<Caller, StackEnd> {
-        let left = self.machine.to_goroutine().ok_or(StackEnd::Lost)?;
+        let left = self.machine.go_on_with_goroutine().ok_or(StackEnd::Lost)?;
         match self.frame_of_switch(left.pc) {
             Some(delta) => self.up_go_frame(delta),
             None => self.caller(left.pc),
@@ -382,12 +383,10 @@ impl GoStep {
         if function.is_outermost() {
             return GoStep::Outermost;
         }
-        if SWITCHES.contains(&name) {
-            return GoStep::Switches;
-        }
         let delta = function.sp_delta(address);
         match name {
-            SCHEDULES => GoStep::Schedules,
+            SWITCHES => GoStep::Switches,
+            _ if SCHEDULE.contains(&name) => GoStep::Schedules,
             CALLS_C => delta.map_or(GoStep::Unknown, GoStep::CallsC),
             _ if function.writes_sp() && name != CALLS_BACK => GoStep::Unknown,
             _ => delta.map_or(GoStep::Unknown, GoStep::Delta),
