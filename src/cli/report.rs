@@ -11,7 +11,6 @@ use crate::report::reading::{
     self, Around, At, Followed, LivesSink, Moment, OverTime, ProfileSink, Stop, Table, follow,
 };
 use crate::report::{Report as Facts, json, replay};
-use crate::symbol::names::Symbols;
 use crate::term::{
     Style, write_around, write_at, write_chart, write_lives, write_owners, write_several,
     write_stacks, write_summary, write_table, write_tree,
@@ -19,7 +18,7 @@ use crate::term::{
 use crate::timeline::Sink;
 
 use super::args::{Question, Report};
-use super::open::open;
+use super::open::{names_of, open};
 use super::{Failure, one_line, style_for};
 
 /// Reads traces to their end, or up to their damage, and prints on stdout what is asked.
@@ -99,7 +98,8 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
         Question::Reservations => {
             let mut lives = LivesSink::new(filter());
             tell(trace, stop, &mut lives)?;
-            let lives = lives.into_lives(&mut Symbols::default());
+            let mut names = names_of(trace)?;
+            let lives = lives.into_lives(&mut names);
             Ok(Answer::Lives(Box::new(lives)))
         }
         Question::Owners | Question::Stacks | Question::Tree(..) => by_stack(args, trace),
@@ -124,14 +124,15 @@ fn by_stack(args: &Report, trace: &Path) -> Result<Answer, Failure> {
         );
         return Err(Failure::new(2, error));
     }
-    let mut namer = Symbols::default();
-    Ok(match args.question {
-        Question::Owners => Answer::Owners(Box::new(profile.by_owner(&mut namer))),
+    let mut names = names_of(trace)?;
+    let answer = match args.question {
+        Question::Owners => Answer::Owners(Box::new(profile.by_owner(&mut names))),
         Question::Tree(direction, weight) => {
-            Answer::Tree(Box::new(profile.tree(&mut namer, direction, weight)))
+            Answer::Tree(Box::new(profile.tree(&mut names, direction, weight)))
         }
-        _ => Answer::Stacks(Box::new(profile.by_stack(&mut namer))),
-    })
+        _ => Answer::Stacks(Box::new(profile.by_stack(&mut names))),
+    };
+    Ok(answer)
 }
 
 /// How far to read for `moment`; some moments are known only once all was read.
