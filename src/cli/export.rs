@@ -13,11 +13,11 @@ use crate::export::jsonl::JsonLines;
 use crate::export::pprof::{self, About};
 use crate::report::reading::{Filter, ProfileSink, Stop, follow};
 use crate::report::replay_into;
-use crate::symbol::names::Symbols;
-use crate::timeline::{Event, EventKind, Sink, Timeline};
+use crate::timeline::{Event, EventKind, Namer, Sink, Timeline};
 use crate::trace_file::{Damage, Source};
 
 use super::args::{Export, ExportFormat};
+use super::names::TraceNames;
 use super::open::open;
 use super::{Failure, one_line};
 
@@ -27,18 +27,22 @@ pub fn export(args: &Export) -> Result<i32, Failure> {
         let refused = anyhow!("this format is no text for a terminal: write it with -o FILE");
         return Err(Failure::new(2, refused));
     }
+    let mut names = TraceNames::of(&args.trace);
     let mut source = open(&args.trace)?;
     let (written, name) = match &args.output {
         None => {
             let out = io::stdout().lock();
-            (write(&mut *source, args, out), "stdout".to_owned())
+            (
+                write(&mut *source, args, &mut names, out),
+                "stdout".to_owned(),
+            )
         }
         Some(path) => {
             refuse_the_same_file(&args.trace, path)?;
             let out = create(path)
                 .with_context(|| format!("cannot write to {}", path.display()))
                 .map_err(|error| Failure::new(2, error))?;
-            let written = write(&mut *source, args, out);
+            let written = write(&mut *source, args, &mut names, out);
             (written, path.display().to_string())
         }
     };
@@ -58,7 +62,8 @@ pub fn export(args: &Export) -> Result<i32, Failure> {
         let text = format!("{}: {text}", args.trace.display());
         let _ = writeln!(io::stderr().lock(), "memtrace: {}", one_line(&text));
     };
-    written.notes.iter().for_each(|note| say(note));
+    let notes = written.notes.into_iter().chain(names.take_notes());
+    notes.for_each(|note| say(&note));
     if !written.with_stacks {
         say("no stacks (record them with -k): calls stand under their names");
     }
@@ -81,10 +86,15 @@ struct Written {
     notes: Vec<String>,
 }
 
-fn write(source: &mut dyn Source, args: &Export, out: impl Write) -> Result<Written, Trouble> {
+fn write(
+    source: &mut dyn Source,
+    args: &Export,
+    names: &mut dyn Namer,
+    out: impl Write,
+) -> Result<Written, Trouble> {
     match args.to {
         ExportFormat::Jsonl => lines(source, out),
-        ExportFormat::Folded | ExportFormat::Pprof => stacks(source, args, out),
+        ExportFormat::Folded | ExportFormat::Pprof => stacks(source, args, names, out),
     }
 }
 
@@ -108,7 +118,12 @@ fn lines(source: &mut dyn Source, out: impl Write) -> Result<Written, Trouble> {
     })
 }
 
-fn stacks(source: &mut dyn Source, args: &Export, out: impl Write) -> Result<Written, Trouble> {
+fn stacks(
+    source: &mut dyn Source,
+    args: &Export,
+    names: &mut dyn Namer,
+    out: impl Write,
+) -> Result<Written, Trouble> {
     let mut sink = Profiled {
         profile: ProfileSink::new(Filter::default()),
         about: About {
@@ -118,11 +133,10 @@ fn stacks(source: &mut dyn Source, args: &Export, out: impl Write) -> Result<Wri
     };
     let told = follow(source, Stop::End, &mut sink).map_err(Trouble::Read)?;
     let profile = sink.profile.into_profile();
-    let mut namer = Symbols::default();
     let mut out = io::BufWriter::new(out);
     let written = match args.to {
-        ExportFormat::Pprof => pprof::write(&mut out, &profile, &mut namer, &sink.about),
-        _ => folded::write(&mut out, &profile, &mut namer, args.weight),
+        ExportFormat::Pprof => pprof::write(&mut out, &profile, names, &sink.about),
+        _ => folded::write(&mut out, &profile, names, args.weight),
     };
     written.and_then(|()| out.flush()).map_err(Trouble::Write)?;
     Ok(Written {

@@ -204,12 +204,10 @@ impl Tables<'_> {
         let next = self.functions.len() as u64 + 1;
         let id = *self.functions.entry((name, filename)).or_insert(next);
         if id == next {
-            self.profile.function.push(proto::Function {
-                id,
-                name,
-                system_name: name,
-                filename,
-            });
+            // Without a system name: pprof would take it apart as one that is mangled.
+            self.profile
+                .function
+                .push(proto::Function { id, name, filename });
         }
         id
     }
