@@ -80,9 +80,9 @@ pub(super) const GO: Runtime = Runtime {
     ],
 };
 
-/// mpagealloc_64bit.go, `sysInit`: five levels of 48-bit addresses, 8 bytes for each 2^34, 2^31,
-/// 2^28, 2^25 and 2^22 bytes; and the scavenge index, of which 8 (1.21: 8 MiB of 2 bytes) bytes
-/// stand for 4 MiB.
+/// mpagealloc_64bit.go, `sysInit`: five levels for 48 bits of address, 8 bytes for each 2^34, 2^31, 2^28,
+/// 2^25 and 2^22 of them; the index of the scavenger has the size of one of these (1.21: 8 MiB, later
+/// 512 MiB).
 const SUMMARY_SIZES: [u64; 5] = [128 << 10, 1 << 20, 8 << 20, 64 << 20, 512 << 20];
 
 /// The sizes of `persistentChunkSize`, `gcBitsChunkBytes`, the second level of the arena index, and
