@@ -1,7 +1,6 @@
 //! Names of frames, from real binaries, held against `nm` and `addr2line`.
 
 mod support;
-#[allow(dead_code, reason = "a part of it is used")]
 mod support_real;
 
 use std::collections::HashMap;

@@ -1,7 +1,6 @@
 //! Names that a recording keeps, because no file tells them later or because it was asked to.
 
 mod support;
-#[allow(dead_code, reason = "a part of it is used")]
 mod support_real;
 
 use std::fs;

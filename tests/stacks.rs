@@ -1,10 +1,6 @@
 //! `-k` on real programs: who made each memory call, all the way to the function that nothing called.
 
 mod support;
-#[allow(
-    dead_code,
-    reason = "shared with the tests of real programs, which use more of it"
-)]
 mod support_real;
 
 use std::collections::HashMap;
@@ -233,7 +229,7 @@ const PURE: &str = "-tags=netgo,osusergo";
 
 #[track_caller]
 fn a_go_server_is_unwound(version: &str, kind: &str, flags: &[&str]) {
-    let server = need!(go_program(version, "goserver", kind, flags));
+    let server = need!(go_program(version, "goserver", kind, flags, &[]));
     let calls = calls(&[server.as_os_str(), "-once".as_ref()]);
     all_reach_the_root(&calls);
     let arenas: Vec<&Call> = calls
@@ -275,7 +271,7 @@ go_servers! {
 
 #[track_caller]
 fn c_under_go_is_unwound(version: &str) {
-    let program = need!(go_program(version, "gocalls", "", &[]));
+    let program = need!(go_program(version, "gocalls", "", &[], &[]));
     let calls = calls(&[program]);
     all_reach_the_root(&calls);
     // From Go to C; from C back to Go and to C again; and from C that had been so called.

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +16,10 @@ use anyhow::Context as _;
 use crate::abi::CallSet;
 use crate::export;
 use crate::report::explain::{
-    Cgroups, Facts, Level, Memory, Refusals, Source, facts_of_trace, key_value, memory_of_status,
-    verdict,
+    Cgroups, Facts, Level, Memory, Owner, Refusals, Source, facts_of_trace, key_value,
+    memory_of_status, owners_of_kinds, verdict,
 };
+use crate::report::reading::{Ahead, By, Filter, LivesSink, Stop, Table, follow};
 use crate::report::{json, replay_into};
 use crate::term::write_explanation;
 use crate::timeline::{Event, EventKind, Limits, Observation, Sink, Timeline};
@@ -24,7 +27,8 @@ use crate::tracee::Outside;
 use crate::units::{Bytes, Tid};
 
 use super::args::{self, Explain, Explained, Format, Quiet, Target, Trace, Verify};
-use super::open::open;
+use super::names::TraceNames;
+use super::open::{open, open_silently};
 use super::{Failure, run, style_for};
 
 /// How often cgroup and status are looked at while a program runs.
@@ -83,13 +87,14 @@ fn trace(arguments: &Explain, path: &Path) -> Result<i32, Failure> {
     if let Some(damage) = &report.damage {
         run::say(&damage.to_string());
     }
-    let facts = facts_of_trace(&report, &refusals).ok_or_else(|| {
+    let mut facts = facts_of_trace(&report, &refusals).ok_or_else(|| {
         let path = path.display();
         Failure::new(
             2,
             anyhow::anyhow!("{path} holds no address space: nothing to explain"),
         )
     })?;
+    name_owners(&mut facts, path);
     tell(arguments, &facts, 0)
 }
 
@@ -99,12 +104,13 @@ fn program(
     words: &[OsString],
     output: Option<PathBuf>,
 ) -> Result<i32, Failure> {
+    let kept = Kept::new(output.as_deref());
     let here = Outside::here();
     let before = here.cgroups(None);
     let oom_kills_before = here.machine().oom_kills;
     let request = Trace {
         target: Target::Launch(words.to_vec()),
-        output,
+        output: kept.path.clone(),
         runs: 1,
         this_run: None,
         format: Format::default(),
@@ -114,7 +120,7 @@ fn program(
         shown: CallSet::default(),
         follow: true,
         duration: None,
-        stacks: false,
+        stacks: kept.path.is_some(),
         stack_depth: None,
         embed_symbols: false,
         verify: Verify::default(),
@@ -145,7 +151,82 @@ fn program(
     if let Some(limits) = watcher.refusals.limits_of(facts.subject.pid) {
         facts.limits = limits;
     }
+    if let Some(path) = &kept.path {
+        name_owners(&mut facts, path);
+    }
     tell(arguments, &facts, status)
+}
+
+/// Where the trace of a program is kept while it is explained: who called tells whose its memory is.
+struct Kept {
+    /// `None`: there is no room for one, and nothing is told of callers.
+    path: Option<PathBuf>,
+    /// A file without a name, gone with this.
+    _unnamed: Option<File>,
+}
+
+impl Kept {
+    fn new(asked: Option<&Path>) -> Kept {
+        if let Some(path) = asked {
+            return Kept {
+                path: Some(path.to_owned()),
+                _unnamed: None,
+            };
+        }
+        let mut options = File::options();
+        options.read(true).write(true).mode(0o600);
+        options.custom_flags(libc::O_TMPFILE);
+        let unnamed = options.open(std::env::temp_dir()).ok();
+        let path = |file: &File| {
+            let number = file.as_raw_fd();
+            PathBuf::from(format!("/proc/self/fd/{number}"))
+        };
+        Kept {
+            path: unnamed.as_ref().map(path),
+            _unnamed: unnamed,
+        }
+    }
+}
+
+/// Says whose the bytes of the explained space are, from all that the trace tells; what cannot be
+/// read a second time stays as it was.
+fn name_owners(facts: &mut Facts, path: &Path) {
+    let (Some(id), Some(split)) = (
+        facts.subject.space,
+        facts.space.as_mut().and_then(|space| space.split.as_mut()),
+    ) else {
+        return;
+    };
+    let filter = || Filter {
+        spaces: vec![id],
+        ..Filter::default()
+    };
+    let read = || -> Option<Vec<Owner>> {
+        let tell = |sink: &mut dyn Sink| {
+            let source = &mut *open_silently(path).ok()?;
+            follow(source, Stop::End, sink).ok()
+        };
+        let ahead = Ahead::read(&mut *open_silently(path).ok()?).ok()?;
+        let mut names = TraceNames::of(path);
+        let table = Table::of(By::Kind, filter()).knowing(ahead);
+        let mut table = table.named_by(Box::new(names.clone()));
+        tell(&mut table)?;
+        let mut lives = LivesSink::new(filter());
+        tell(&mut lives)?;
+        Some(owners_of_kinds(
+            &table.into_table(),
+            &lives.into_lives(&mut names),
+        ))
+    };
+    if let Some(owners) = read() {
+        let sum: Bytes = owners
+            .iter()
+            .map(|owner| owner.reserved + owner.committed)
+            .sum();
+        if sum == split.reserved.now + split.committed.now {
+            split.owners = owners;
+        }
+    }
 }
 
 /// The cgroups when they were fullest, with the counters of the end.

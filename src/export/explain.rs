@@ -181,12 +181,15 @@ fn owner(owner: &Owner) -> Value {
         reserved,
         committed,
         resident,
+        reserved_by,
     } = owner;
+    let callers: Vec<&str> = reserved_by.iter().map(|caller| &**caller).collect();
     json!({
         "name": name,
         "reserved": reserved.0,
         "committed": committed.0,
         "resident": bytes(*resident),
+        "reserved_by": callers,
     })
 }
 

@@ -12,7 +12,7 @@ use crate::timeline::TaskEnd;
 use crate::units::Bytes;
 
 use super::page::Page;
-use super::{Count, Role, SignalName, Size, Style, shorten};
+use super::{Count, Role, SignalName, Size, Style, shorten, width_of};
 
 use words::{amount, limit_name, plural, safe, share};
 pub use words::{next as next_words, reason as reason_words};
@@ -164,6 +164,10 @@ fn committed(split: &Split) -> String {
 }
 
 fn owners(page: &mut Page<'_>, split: &Split) -> io::Result<()> {
+    let size = |bytes: Bytes| match bytes {
+        Bytes(0) => "-".to_owned(),
+        bytes => Size(bytes).to_string(),
+    };
     let listed: Vec<_> = split
         .owners
         .iter()
@@ -173,19 +177,18 @@ fn owners(page: &mut Page<'_>, split: &Split) -> io::Result<()> {
     if listed.is_empty() {
         return Ok(());
     }
+    let measured = listed.iter().any(|owner| owner.resident.is_some());
+    let resident = |owner: Option<Bytes>| match measured {
+        true => format!(" {:>10}", owner.map_or("?".to_owned(), size)),
+        false => String::new(),
+    };
+    let head = if measured { "   resident" } else { "" };
     page.line.pad_to(INDENT);
     page.text(
         Role::Dim,
-        format_args!(
-            "{:>10} {:>10} {:>10}  by",
-            "reserved", "committed", "resident"
-        ),
+        format_args!("{:>10} {:>10}{head}  by", "reserved", "committed"),
     );
     page.end()?;
-    let size = |bytes: Bytes| match bytes {
-        Bytes(0) => "-".to_owned(),
-        bytes => Size(bytes).to_string(),
-    };
     for owner in &listed {
         page.line.pad_to(INDENT);
         page.text(
@@ -194,31 +197,58 @@ fn owners(page: &mut Page<'_>, split: &Split) -> io::Result<()> {
         );
         page.text(
             Role::Committed,
-            format_args!("{:>10} ", size(owner.committed)),
+            format_args!("{:>10}", size(owner.committed)),
         );
-        let resident = owner.resident.map_or("?".to_owned(), size);
-        page.text(Role::Plain, format_args!("{resident:>10}  "));
+        page.text(Role::Plain, format_args!("{}  ", resident(owner.resident)));
+        let at = page.line.width();
         let room = page.width().saturating_sub(page.line.width()).max(16);
         let name = shorten(&safe(&owner.name), room, page.style);
         page.text(Role::Plain, format_args!("{name}"));
         page.end()?;
+        if !owner.reserved_by.is_empty() {
+            let room = page.width().saturating_sub(at + 2).max(16);
+            let callers = owner.reserved_by.iter().map(|caller| safe(caller));
+            let text = callers_within(&callers.collect::<Vec<_>>(), room, page.style);
+            page.line.pad_to(at + 2);
+            page.text(Role::Dim, format_args!("{text}"));
+            page.end()?;
+        }
     }
     let rest = split.owners.get(listed.len()..).unwrap_or_default();
     if rest.is_empty() {
         return Ok(());
     }
     let sum = |part: fn(&Owner) -> Bytes| -> Bytes { rest.iter().map(part).sum() };
-    let resident: Option<Bytes> = rest.iter().map(|owner| owner.resident).sum_all();
+    let behind: Option<Bytes> = rest.iter().map(|owner| owner.resident).sum_all();
     page.line.pad_to(INDENT);
     let text = format!(
-        "{:>10} {:>10} {:>10}  {} smaller",
+        "{:>10} {:>10}{}  {} smaller",
         size(sum(|owner| owner.reserved)),
         size(sum(|owner| owner.committed)),
-        resident.map_or("?".to_owned(), size),
+        resident(behind),
         Count(rest.len() as u64)
     );
     page.text(Role::Plain, format_args!("{text}"));
     page.end()
+}
+
+/// `inner ← … ← outer`: as many callers as fit, the outer ones left out first.
+fn callers_within(callers: &[String], room: usize, style: &Style) -> String {
+    let called_by = if style.unicode { " ← " } else { " <- " };
+    let mut text = String::from("reserved by ");
+    for (number, caller) in callers.iter().enumerate() {
+        let joined = if number == 0 { "" } else { called_by };
+        // Room for the dots, unless this is the last.
+        let dots = if number + 1 < callers.len() { 7 } else { 0 };
+        if 0 < number && room < width_of(&text) + called_by.len() + width_of(caller) + dots {
+            text.push_str(called_by);
+            text.push_str(style.ellipsis());
+            break;
+        }
+        text.push_str(joined);
+        text.push_str(caller);
+    }
+    text
 }
 
 /// The sum, if every one is known.

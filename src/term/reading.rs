@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use crate::abi::Prot;
 use crate::report::Place;
-use crate::report::recognize::Kind;
 
 use super::summary::place_name;
 use super::{Line, Style, escaped, shorten, width_of};
@@ -69,11 +68,6 @@ fn mapping_name(place: &Place, name: Option<&Arc<str>>, style: &Style) -> String
         text.push_str(&format!(" \"{name}\""));
     }
     text
-}
-
-/// `Go heap arenas`
-fn kind_name(kind: &Kind) -> String {
-    format!("{} {}", kind.owner, kind.what)
 }
 
 /// Appends a name as the last of a line: of a path the middle is left out where there is no room, of

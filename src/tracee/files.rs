@@ -272,6 +272,11 @@ fn open(wanted: &Wanted, path: &str) -> Option<(File, FileId)> {
     })
 }
 
+/// The version that an ELF file states; see [`FileSeen::version`].
+pub(super) fn version_of(path: &Path) -> Option<String> {
+    elf::facts(open_file(path.to_str()?)?)?.version
+}
+
 /// Opens without waiting for whatever may be there instead of a file.
 fn open_file(path: &str) -> Option<File> {
     let mut options = OpenOptions::new();

@@ -4,16 +4,18 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::report::explain::{
     Cgroups, Facts, Level, Limited, Machine, Member, Members, Meminfo, Memory, Missing, Peaked,
     Source, Space, State, Subject, key_value, memory_of_status, number_of, rows, space_of_maps,
 };
+use crate::report::recognize::Surroundings;
 use crate::timeline::Limits;
 use crate::units::Tid;
 
-use super::{environment, procfs};
+use super::{environment, files, procfs};
 
 /// Processes of a cgroup that are looked at.
 const MEMBERS: usize = 20_000;
@@ -92,6 +94,7 @@ impl Outside {
                 pid,
                 name: key_value(&status, "Name:").unwrap_or_default().to_owned(),
                 state,
+                space: None,
                 other_spaces: 0,
             },
             space,
@@ -129,6 +132,17 @@ impl Outside {
             .is_some_and(|flags| flags & PF_KTHREAD != 0)
     }
 
+    /// The runtimes that the program's file shows.
+    fn surroundings(&self, pid: Tid) -> Surroundings {
+        let exe = self.at(Path::new(&format!("/proc/{pid}/exe")));
+        let name = fs::read_link(&exe).map(|path| procfs::text(path.as_os_str().as_bytes()));
+        let mut around = Surroundings::of_program(&name.unwrap_or_default().into());
+        if let Some(version) = files::version_of(&exe) {
+            around.version(&version.into());
+        }
+        around
+    }
+
     /// What smaps adds to the space, or maps, or neither.
     fn mappings(
         &self,
@@ -137,11 +151,12 @@ impl Outside {
         memory: &mut Memory,
         missing: &mut Vec<Missing>,
     ) -> Space {
+        let around = self.surroundings(pid);
         let mut why = None;
         for (file, smaps) in [("smaps", true), ("maps", false)] {
             let read = self.read(&format!("/proc/{pid}/{file}"));
             let split = read.map_err(|error| in_words(&error)).and_then(|text| {
-                space_of_maps(&text, smaps, memory).map_err(|error| error.to_string())
+                space_of_maps(&text, smaps, &around, memory).map_err(|error| error.to_string())
             });
             match split {
                 Ok(Some(split)) => {

@@ -2,7 +2,7 @@
 
 use crate::mm::Parts;
 use crate::timeline::{Limits, TaskEnd};
-use crate::units::{Bytes, Tid, Timestamp};
+use crate::units::{Bytes, SpaceId, Tid, Timestamp};
 
 use super::cgroup::Level;
 use super::owners::Owner;
@@ -57,6 +57,8 @@ pub struct Subject {
     pub name: String,
     /// What became of it.
     pub state: State,
+    /// Its address space, of a trace.
+    pub space: Option<SpaceId>,
     /// Other address spaces of the trace; this is the one to look at first.
     pub other_spaces: usize,
 }

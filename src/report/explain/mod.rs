@@ -27,7 +27,7 @@ mod tests;
 pub use cgroup::{Filling, FillingKind, Level};
 pub use facts::*;
 pub use limits::{Limited, Room, Row, Unit, rows, thresholds};
-pub use owners::{Owner, owners_of_places, owners_of_snapshot};
+pub use owners::{Owner, owners_of_kinds, owners_of_places, owners_of_snapshot};
 pub use process::{Meminfo, key_value, memory_of_status, number_of, space_of_maps};
 pub use refusals::{LastLook, Refusal, Refusals, Refuser};
 pub use trace::facts_of_trace;

@@ -1,10 +1,13 @@
 //! Whose the bytes of an address space are.
 //!
-//! This is the place where recognised owners go ("Go heap", "thread stacks"): both functions return
-//! what the verdict and the renderers know as [`Owner`], and nothing else asks where a name came
-//! from. Until then an owner is a place: the heap, a stack, a file, an anonymous mapping by address.
+//! An owner is what recognition says ("Go page summaries"), and where nothing tells, a place: a file,
+//! an anonymous mapping by address.
+
+use std::sync::Arc;
 
 use crate::mm::{MapsEntry, Snapshot};
+use crate::report::reading::{Key, Label, Lives, Row, Table};
+use crate::report::recognize::{Basis, Surroundings, recognize_snapshot};
 use crate::report::{Place, PlaceBytes};
 use crate::units::{AddrRange, Bytes};
 
@@ -19,6 +22,9 @@ pub struct Owner {
     pub committed: Bytes,
     /// Physical memory behind it; `None`: not known.
     pub resident: Option<Bytes>,
+    /// The functions that called for its largest reservation, from the one that tells what it is for
+    /// outwards; empty if no stack tells.
+    pub reserved_by: Vec<Arc<str>>,
 }
 
 impl Owner {
@@ -29,7 +35,8 @@ impl Owner {
 }
 
 /// The owners of what `snapshot` shows, the largest first; they sum to mapped.
-pub fn owners_of_snapshot(snapshot: &Snapshot) -> Vec<Owner> {
+pub fn owners_of_snapshot(snapshot: &Snapshot, around: &Surroundings) -> Vec<Owner> {
+    let verdicts = recognize_snapshot(snapshot, around);
     let mut owners: Vec<Owner> = Vec::new();
     let mut named = std::collections::HashMap::<String, usize>::new();
     // An anonymous run: mappings that touch are pieces of one reservation as a rule (an arena and
@@ -37,12 +44,14 @@ pub fn owners_of_snapshot(snapshot: &Snapshot) -> Vec<Owner> {
     let mut run: Option<AddrRange> = None;
     let mut index = 0;
     for (number, entry) in snapshot.entries.iter().enumerate() {
-        let anonymous = is_nameless(entry);
+        let verdict = verdicts.get(number).and_then(Option::as_ref);
+        let anonymous = verdict.is_none() && is_nameless(entry);
         let continues = run.is_some_and(|run| run.end() == entry.range.start());
         if !(anonymous && continues) {
-            let name = match anonymous {
-                true => format!("anonymous memory at {}", entry.range.start()),
-                false => entry.name.to_string(),
+            let name = match verdict {
+                Some(verdict) => verdict.kind.to_string(),
+                None if anonymous => format!("anonymous memory at {}", entry.range.start()),
+                None => entry.name.to_string(),
             };
             index = *named.entry(name.clone()).or_insert_with(|| {
                 owners.push(Owner {
@@ -68,6 +77,35 @@ pub fn owners_of_snapshot(snapshot: &Snapshot) -> Vec<Owner> {
     largest_first(owners)
 }
 
+/// The owners that a table by kind tells, with who called for the largest reservation of each.
+pub fn owners_of_kinds(table: &Table, lives: &Lives) -> Vec<Owner> {
+    let rows = table.rows.iter().filter(|row| row.sums.mapped.0 != 0);
+    let owner = |row: &Row| Owner {
+        name: match &row.key {
+            Key::Kind(Some(kind)) => kind.to_string(),
+            _ => "unknown".to_owned(),
+        },
+        reserved: row.sums.reserved,
+        committed: row.sums.committed,
+        resident: None,
+        reserved_by: callers(row, lives),
+    };
+    largest_first(rows.map(owner).collect())
+}
+
+/// Who called for the largest reservation of a kind that is known by its caller.
+fn callers(row: &Row, lives: &Lives) -> Vec<Arc<str>> {
+    let known = row.recognized.as_ref();
+    let Some(known) = known.filter(|known| known.basis == Basis::Caller) else {
+        return Vec::new();
+    };
+    let tells = |label: &Label| *known.evidence == format!("called by {}", label.text);
+    let stacks = lives.list.iter().map(|life| &life.reserver);
+    let mut from_there = stacks.filter_map(|stack| stack.get(stack.iter().position(tells)?..));
+    let callers = from_there.next().unwrap_or_default().iter();
+    callers.map(|label| Arc::clone(&label.text)).collect()
+}
+
 /// The owners as a report knows them: its places.
 pub fn owners_of_places(places: &[PlaceBytes]) -> Vec<Owner> {
     let owner = |bytes: &PlaceBytes| Owner {
@@ -82,6 +120,7 @@ pub fn owners_of_places(places: &[PlaceBytes]) -> Vec<Owner> {
         reserved: bytes.reserved,
         committed: bytes.committed,
         resident: None,
+        reserved_by: Vec::new(),
     };
     largest_first(places.iter().map(owner).collect())
 }

@@ -2,6 +2,7 @@
 
 use crate::abi::Prot;
 use crate::mm::{AddressSpace, MapsError, Snapshot, Vma, parse_maps, parse_smaps};
+use crate::report::recognize::Surroundings;
 use crate::timeline::Bound;
 use crate::units::{Addr, Bytes, PAGE};
 
@@ -59,11 +60,12 @@ pub fn memory_of_status(status: &str) -> (Memory, Option<Space>) {
     (memory, space)
 }
 
-/// What maps or smaps say, `smaps` telling which text it is; `None` if there are no mappings. What
+/// What maps or smaps say of a space in which those runtimes are, `smaps` telling which text it is; `None` if there are no mappings. What
 /// smaps knows of physical memory goes into `memory`.
 pub fn space_of_maps(
     text: &[u8],
     smaps: bool,
+    around: &Surroundings,
     memory: &mut Memory,
 ) -> Result<Option<Split>, MapsError> {
     let snapshot = match smaps {
@@ -73,7 +75,7 @@ pub fn space_of_maps(
     if snapshot.entries.is_empty() {
         return Ok(None);
     }
-    let mut split = split(&snapshot);
+    let mut split = split(&snapshot, around);
     if smaps {
         let sums = Sums::of(text);
         memory.lazy_free = Some(sums.lazy_free);
@@ -84,7 +86,7 @@ pub fn space_of_maps(
 }
 
 /// What a snapshot shows.
-pub(super) fn split(snapshot: &Snapshot) -> Split {
+pub(super) fn split(snapshot: &Snapshot, around: &Surroundings) -> Split {
     let space = AddressSpace::from_snapshot(snapshot);
     let totals = space.totals();
     let now = Peaked::now;
@@ -103,7 +105,7 @@ pub(super) fn split(snapshot: &Snapshot) -> Split {
         largest_hole: Some(largest_hole(&space, narrow)),
         narrow,
         guarded: None,
-        owners: owners_of_snapshot(snapshot),
+        owners: owners_of_snapshot(snapshot, around),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use crate::decode::{Call, Placement};
 use crate::mm::Totals;
 use crate::report::call_name;
+use crate::report::recognize::Surroundings;
 use crate::timeline::{
     CallEvent, CheckCause, Event, EventKind, Limits, Observation, Observed, Sink, SpaceState,
     Timeline,
@@ -218,7 +219,7 @@ impl Sink for Refusals<'_> {
         if !snapshot.smaps.is_empty() && self.looks.len() < SPACES {
             let smaps = snapshot.smaps.iter();
             let look = LastLook {
-                split: split(snapshot),
+                split: split(snapshot, &Surroundings::default()),
                 lazy_free: smaps.clone().map(|info| info.lazy_free).sum(),
                 swap: smaps.map(|info| info.swap).sum(),
             };

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::mm::{parse_maps, parse_smaps};
+use crate::report::recognize::Surroundings;
 use crate::report::replay_into;
 use crate::timeline::Bound;
 use crate::trace_file::TraceReader;
@@ -93,7 +94,7 @@ c000000000-c000400000 rw-p 00000000 00:00 0 \n\
 c000400000-c004000000 ---p 00000000 00:00 0 \n\
 d000000000-d000001000 rw-p 00000000 00:00 0 \n";
     let snapshot = parse_maps(text).expect("maps");
-    let owners = owners_of_snapshot(&snapshot);
+    let owners = owners_of_snapshot(&snapshot, &Surroundings::default());
     let told: Vec<(&str, u64, u64)> = owners
         .iter()
         .map(|owner| (&*owner.name, owner.reserved.0, owner.committed.0))
@@ -117,7 +118,7 @@ Size:               4096 kB\nRss:                  16 kB\nLazyFree:             
 AnonHugePages:         0 kB\nVmFlags: rd wr mr mw me ac gu \n";
     assert!(parse_smaps(text).is_ok());
     let mut memory = Memory::default();
-    let split = space_of_maps(text, true, &mut memory);
+    let split = space_of_maps(text, true, &Surroundings::default(), &mut memory);
     let split = split.expect("smaps").expect("a mapping");
     assert_eq!(split.guarded, Some((1, Bytes(4 << 20))));
     assert_eq!(memory.lazy_free, Some(Bytes(8 << 10)));

@@ -39,6 +39,7 @@ pub fn facts_of_trace(report: &Report, refusals: &Refusals<'_>) -> Option<Facts>
             pid: chosen.pid,
             name: name.to_owned(),
             state,
+            space: Some(chosen.id),
             other_spaces: report.spaces.len().saturating_sub(1),
         },
         space: Some(space_of(chosen, refusals)),

@@ -29,6 +29,7 @@ pub(super) const GO: Runtime = Runtime {
         ("runtime.traceWriter.*", OTHER),
         ("runtime.(*traceRegionAlloc).*", OTHER),
         ("runtime.sysAlloc", METADATA),
+        ("runtime.sysAllocOS", METADATA),
         ("runtime.(*pageAlloc).*", SUMMARIES),
         ("runtime.(*scavengeIndex).*", SUMMARIES),
         ("runtime.(*linearAlloc).*", HEAP),

@@ -9,6 +9,7 @@
 //! of a file of its own: what shows that it is there, its functions, names, files and shapes.
 
 use std::borrow::Cow;
+use std::fmt;
 
 mod clues;
 mod cpython;
@@ -41,6 +42,13 @@ pub struct Kind {
     pub owner: &'static str,
     /// What it uses it for: `heap arenas`.
     pub what: &'static str,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kind { owner, what } = self;
+        write!(f, "{owner} {what}")
+    }
 }
 
 /// What a verdict rests on, the strongest first.

@@ -12,7 +12,7 @@ use crate::term::{Count, Elapsed, Role, SIZE_WIDTH, Size, Style, escaped, width_
 use crate::timeline::Began;
 use crate::units::{Bytes, Timestamp};
 
-use super::{kind_name, mapping_name, name_of, plural, push_name, rights};
+use super::{mapping_name, name_of, plural, push_name, rights};
 
 /// From this width on the end of a mapping is shown too.
 const WITH_END: usize = 64;
@@ -315,9 +315,6 @@ fn kinds(mapping: &Mapping) -> String {
         true => " (guard)",
         false => "",
     };
-    let others: String = others
-        .iter()
-        .map(|kind| format!(" + {}", kind_name(kind)))
-        .collect();
-    format!(", {}{guard}{others}", kind_name(&largest.kind))
+    let others: String = others.iter().map(|kind| format!(" + {}", kind)).collect();
+    format!(", {}{guard}{others}", largest.kind)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{kind_name, mapping_name, push_name};
+use super::{mapping_name, push_name};
 use crate::report::reading::{By, How, Key, Row, Sums, Table};
 use crate::term::page::Page;
 use crate::term::summary::{amount, place_name};
@@ -263,7 +263,7 @@ fn kind_words(row: &Row, style: &Style) -> String {
         None => format!("unknown{count}"),
         Some(known) => {
             let evidence = escaped(known.evidence.as_bytes(), style.unicode);
-            format!("{}{count}, {evidence}", kind_name(&known.kind))
+            format!("{}{count}, {evidence}", known.kind)
         }
     }
 }
