@@ -568,16 +568,17 @@ fn the_readme_shows_what_the_commands_print() {
     for block in readme.split("```console\n").skip(1) {
         let block = block.split("```").next().unwrap_or_default();
         let (line, output) = block.split_once('\n').expect("a command");
-        let Some(arguments) = line.strip_prefix("$ memtrace report ") else {
+        let arguments = line.strip_prefix("$ memtrace ").unwrap_or_default();
+        if !arguments.starts_with("report ") && !arguments.starts_with("explain ") {
             continue;
-        };
+        }
         let mut command = Command::new(MEMTRACE);
-        command.arg("report").args(arguments.split_whitespace());
+        command.args(arguments.split_whitespace());
         let told = run(command.current_dir(root).env("LC_ALL", "C.UTF-8"));
         assert_eq!(told.stdout, output, "{line}");
         shown += 1;
     }
-    assert!(shown >= 4, "only {shown} commands with output");
+    assert!(shown >= 7, "only {shown} commands with output");
 }
 
 #[test]

@@ -126,14 +126,8 @@ fn program(
         verify: Verify::default(),
         color: arguments.color,
     };
-    let at_refusal = here.clone();
-    let refusals = Refusals::live(Box::new(move |pid| {
-        // The task has gone on since, but cannot have been reaped: that is memtrace's to do.
-        let limits = at_refusal.limits(pid).unwrap_or_default();
-        (limits, at_refusal.machine())
-    }));
     let mut watcher = Watcher {
-        refusals,
+        refusals: Refusals::default(),
         looks: Arc::default(),
         thread: None,
     };
@@ -148,9 +142,7 @@ fn program(
     facts.oom_kills_before = oom_kills_before;
     facts.cgroup = cgroups(before, &looks, here.cgroups(None));
     last_look(&mut facts, &looks);
-    if let Some(limits) = watcher.refusals.limits_of(facts.subject.pid) {
-        facts.limits = limits;
-    }
+    facts.limits = watcher.refusals.limits_of(facts.subject.pid, facts.limits);
     if let Some(path) = &kept.path {
         name_owners(&mut facts, path);
     }
@@ -302,8 +294,8 @@ fn tell(arguments: &Explain, facts: &Facts, status: i32) -> Result<i32, Failure>
 }
 
 /// Follows a launched program: its events, and from a thread of its own what its cgroup counts.
-struct Watcher<'a> {
-    refusals: Refusals<'a>,
+struct Watcher {
+    refusals: Refusals,
     looks: Arc<Looks>,
     thread: Option<JoinHandle<()>>,
 }
@@ -365,7 +357,7 @@ impl Looks {
     }
 }
 
-impl Watcher<'_> {
+impl Watcher {
     /// Ends the thread; what it saw.
     fn end(&mut self) -> Arc<Looks> {
         self.looks.ended.store(true, Ordering::Release);
@@ -392,7 +384,7 @@ impl Watcher<'_> {
     }
 }
 
-impl Sink for Watcher<'_> {
+impl Sink for Watcher {
     fn observation(&mut self, observation: &Observation) -> io::Result<()> {
         self.refusals.observation(observation)
     }

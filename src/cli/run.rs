@@ -52,10 +52,7 @@ pub(super) fn trace_for(
         );
         return Err(Failure::new(125, error));
     }
-    let options = Options {
-        eager: watcher.is_some(),
-        ..options(trace, shown, &info)
-    };
+    let options = options(trace, shown, &info);
     info.stops = match options.stops {
         Stops::Seccomp => "seccomp: only memory calls stop".to_owned(),
         Stops::Syscall => "syscall: every system call stops".to_owned(),
@@ -161,7 +158,6 @@ fn options(trace: &Trace, shown: CallSet, info: &TraceInfo) -> Options {
         announce_entries: live && trace.format == Format::Strace,
         prompt: trace.quiet == Quiet::No && trace.log.is_none(),
         strict_overcommit: info.overcommit == 2,
-        eager: false,
     }
 }
 

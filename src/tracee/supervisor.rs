@@ -59,9 +59,6 @@ pub struct Options {
     pub announce_entries: bool,
     /// Hand observations on as soon as no stop is pending, rather than in batches: for a live view.
     pub prompt: bool,
-    /// Deliver each observation before the next is waited for: whoever gets it can still look at the
-    /// task, which is running, or has ended and was not reaped.
-    pub eager: bool,
     /// vm.overcommit_memory is 2.
     pub strict_overcommit: bool,
 }
@@ -166,8 +163,7 @@ impl Supervisor {
     /// Traces until every tracee has ended or was let go.
     pub fn run(&mut self, deliver: &mut Deliver<'_>) -> Result<Outcome, TraceError> {
         while !self.let_go {
-            let eager = self.options.eager && !self.out.is_empty();
-            if eager || BATCH <= self.out.len() || std::mem::take(&mut self.new_space) {
+            if BATCH <= self.out.len() || std::mem::take(&mut self.new_space) {
                 self.deliver(deliver, false);
             }
             match self.next_status(deliver)? {

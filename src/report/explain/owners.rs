@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::mm::{MapsEntry, Snapshot};
 use crate::report::reading::{Key, Label, Lives, Row, Table};
-use crate::report::recognize::{Basis, Surroundings, recognize_snapshot};
+use crate::report::recognize::{Basis, Kind, Surroundings, recognize_snapshot};
 use crate::report::{Place, PlaceBytes};
 use crate::units::{AddrRange, Bytes};
 
@@ -45,6 +45,7 @@ pub fn owners_of_snapshot(snapshot: &Snapshot, around: &Surroundings) -> Vec<Own
     let mut index = 0;
     for (number, entry) in snapshot.entries.iter().enumerate() {
         let verdict = verdicts.get(number).and_then(Option::as_ref);
+        let verdict = verdict.filter(|verdict| verdict.kind != Kind::MAPPED_FILES);
         let anonymous = verdict.is_none() && is_nameless(entry);
         let continues = run.is_some_and(|run| run.end() == entry.range.start());
         if !(anonymous && continues) {

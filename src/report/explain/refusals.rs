@@ -3,22 +3,17 @@
 use std::io;
 
 use crate::decode::{Call, Placement};
-use crate::mm::Totals;
 use crate::report::call_name;
 use crate::report::recognize::Surroundings;
 use crate::timeline::{
-    CallEvent, CheckCause, Event, EventKind, Limits, Observation, Observed, Sink, SpaceState,
-    Timeline,
+    Amounts, Bound, CallEvent, CheckCause, Event, EventKind, Failure, Figures, Limit, Limiter,
+    Limits, Observation, Observed, Sink, SpaceState, Timeline, is_refused,
 };
 use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
-use super::facts::{Machine, Split};
-use super::process::{bytes_of, data_of, largest_hole, split};
+use super::facts::Split;
+use super::process::split;
 
-/// ENOMEM.
-const NO_MEMORY: i64 = -12;
-/// EAGAIN, which madvise(2) and mlock(2) return instead.
-const AGAIN: i64 = -11;
 /// Kinds of refusals that are kept.
 const KINDS: usize = 16;
 /// Spaces whose last look is kept.
@@ -91,9 +86,6 @@ pub enum Refuser {
     Unknown,
 }
 
-/// Figures at the moment of a refusal, from the living process.
-pub type Now<'a> = dyn FnMut(Tid) -> (Limits, Machine) + 'a;
-
 /// What a space was when it was looked at last, right before its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LastLook {
@@ -106,41 +98,39 @@ pub struct LastLook {
 }
 
 /// Collects refusals, and the last look at each space.
-#[derive(Default)]
-pub struct Refusals<'a> {
-    now: Option<Box<Now<'a>>>,
+#[derive(Debug, Default)]
+pub struct Refusals {
     found: Vec<Refusal>,
     looks: Vec<(SpaceId, LastLook)>,
-    /// The limits of processes that were refused something, where they were read then.
-    limits: Vec<(Tid, Limits)>,
+    /// What bounded processes when they were refused something last.
+    limits: Vec<(Tid, Figures)>,
 }
 
-impl std::fmt::Debug for Refusals<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Refusals")
-            .field("found", &self.found)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<'a> Refusals<'a> {
-    /// For a trace that is made now: `now` reads limits and the machine's figures at a refusal.
-    pub fn live(now: Box<Now<'a>>) -> Refusals<'a> {
-        Refusals {
-            now: Some(now),
-            ..Refusals::default()
-        }
-    }
-
+impl Refusals {
     /// What was refused.
     pub fn found(&self) -> &[Refusal] {
         &self.found
     }
 
-    /// The limits of a process when it was refused something last.
-    pub fn limits_of(&self, pid: Tid) -> Option<Limits> {
-        let (_, limits) = self.limits.iter().find(|(known, _)| *known == pid)?;
-        Some(*limits)
+    /// The limits of a process as they were when it was refused something last: it may have had others
+    /// than what it was started from. `known` is kept where nothing was read.
+    pub fn limits_of(&self, pid: Tid, known: Limits) -> Limits {
+        let Some((_, figures)) = self.limits.iter().find(|(of, _)| *of == pid) else {
+            return known;
+        };
+        let newer = |soft: Option<Bound>, hard: Option<Bound>, known: Option<Limit>| match soft {
+            Some(soft) => Some(Limit {
+                soft,
+                hard: hard.or(known.map(|known| known.hard)).unwrap_or(soft),
+            }),
+            None => known,
+        };
+        Limits {
+            address_space: newer(figures.limit_as, None, known.address_space),
+            data: newer(figures.limit_data, figures.limit_data_hard, known.data),
+            locked: newer(figures.limit_memlock, None, known.locked),
+            stack: known.stack,
+        }
     }
 
     /// What a space was when it was looked at last.
@@ -150,33 +140,16 @@ impl<'a> Refusals<'a> {
     }
 
     fn call(&mut self, event: &Event, call: &CallEvent, timeline: &Timeline) {
-        let Some(errno) = refused(call) else {
+        let (Some(failure), Some(errno)) = (&call.failure, no_room(call)) else {
             return;
         };
         let Some(state) = timeline.spaces.get(&event.space) else {
             return;
         };
-        let environment = &timeline.info.environment;
-        let (limits, machine) = match &mut self.now {
-            Some(now) => {
-                let (limits, machine) = now(event.pid);
-                self.limits.retain(|(pid, _)| *pid != event.pid);
-                if self.limits.len() < KINDS {
-                    self.limits.push((event.pid, limits));
-                }
-                (limits, machine)
-            }
-            None => {
-                let recorded = Machine {
-                    memory: environment.memory,
-                    swap: environment.swap,
-                    overcommit: Some(timeline.info.overcommit),
-                    max_map_count: environment.max_map_count,
-                    ..Machine::default()
-                };
-                (environment.limits, recorded)
-            }
-        };
+        self.limits.retain(|(pid, _)| *pid != event.pid);
+        if self.limits.len() < KINDS {
+            self.limits.push((event.pid, failure.figures));
+        }
         let asked = asked(&call.call, state);
         let name = call_name(&call.raw);
         let known = |refusal: &&mut Refusal| {
@@ -188,7 +161,7 @@ impl<'a> Refusals<'a> {
             if refusal.refuser != Refuser::Unknown || refusal.times > 1000 {
                 return;
             }
-            refusal.refuser = refuser(&call.call, asked, &call.before, state, limits, &machine);
+            refusal.refuser = refuser(failure);
             return;
         }
         if self.found.len() < KINDS {
@@ -199,14 +172,14 @@ impl<'a> Refusals<'a> {
                 time: event.time,
                 pid: event.pid,
                 space: event.space,
-                refuser: refuser(&call.call, asked, &call.before, state, limits, &machine),
+                refuser: refuser(failure),
                 times: 1,
             });
         }
     }
 }
 
-impl Sink for Refusals<'_> {
+impl Sink for Refusals {
     fn observation(&mut self, observation: &Observation) -> io::Result<()> {
         let Observed::Checkpoint {
             space,
@@ -236,17 +209,10 @@ impl Sink for Refusals<'_> {
     }
 }
 
-/// The error that says that there was no room, as a positive number.
-fn refused(call: &CallEvent) -> Option<i32> {
-    let result = call.result?;
-    match (&call.call, result) {
-        // brk(2) returns the break that is, not an error.
-        (Call::Brk { addr }, now) if addr.0 != 0 && (now as u64) < addr.0 => Some(12),
-        (Call::Brk { .. } | Call::Other, _) => None,
-        (_, NO_MEMORY) => Some(12),
-        (Call::Madvise { .. } | Call::ProcessMadvise { .. }, AGAIN) => Some(11),
-        _ => None,
-    }
+/// The error of a call that found no room: EPERM is no matter of amounts.
+fn no_room(call: &CallEvent) -> Option<i32> {
+    const EPERM: i32 = 1;
+    is_refused(&call.raw, call.result?).filter(|errno| *errno != EPERM)
 }
 
 /// Bytes by which a call would have grown the address space; for mprotect, its bytes.
@@ -284,82 +250,34 @@ fn covered(range: AddrRange, state: &SpaceState) -> u64 {
         .sum()
 }
 
-/// Which limit a refusal proves, in the order in which the kernel asks them (mm/mmap.c, `do_mmap`
-/// and `mmap_region`).
-fn refuser(
-    call: &Call,
-    asked: u64,
-    before: &Totals,
-    state: &SpaceState,
-    limits: Limits,
-    machine: &Machine,
-) -> Refuser {
-    let grows = !matches!(call, Call::Mprotect { .. });
-    let soft = |limit: Option<crate::timeline::Limit>| bytes_of(limit.map(|limit| limit.soft));
-    // mremap(2) wants four free, a call that splits at both ends two; runs of equal mappings may be
-    // fewer than the kernel's.
-    const WANTED: u64 = 4;
-    if let Some(limit) = machine.max_map_count
-        && limit <= before.mappings.saturating_add(WANTED)
-    {
-        let mappings = before.mappings;
-        return Refuser::Mappings { limit, mappings };
-    }
-    let narrow = state
-        .model
-        .vmas()
-        .last()
-        .is_some_and(|vma| vma.range.end().0 <= 1 << 32);
-    let hole = largest_hole(&state.model, narrow);
-    if grows && hole.0 < asked {
-        return Refuser::Addresses { hole };
-    }
-    let mapped = before.mapped;
-    if let Some(limit) = soft(limits.address_space)
-        && grows
-        && limit.0 < mapped.0.saturating_add(asked)
-    {
-        return Refuser::AddressSpace { limit, mapped };
-    }
-    if let Some(limit) = soft(limits.data)
-        && is_data(call)
-    {
-        let data = data_of(&state.model);
-        if limit.0 < data.0.saturating_add(asked) {
-            return Refuser::Data { limit, data };
-        }
-    }
-    if !is_data(call) {
+/// What a failure proves, if that is a limit; candidates prove nothing.
+fn refuser(failure: &Failure) -> Refuser {
+    let [cause] = failure.causes.as_slice() else {
         return Refuser::Unknown;
-    }
-    match (machine.overcommit, machine.commit_limit, machine.committed) {
-        (Some(2), Some(limit), Some(committed)) if limit.0 < committed.0.saturating_add(asked) => {
-            Refuser::Commit { limit, committed }
-        }
-        (Some(0), ..) => {
-            let all = machine
-                .memory
-                .map(|memory| memory + machine.swap.unwrap_or_default());
-            match all {
-                Some(all) if all.0 < asked => Refuser::Guess { all },
-                _ => Refuser::Unknown,
-            }
-        }
+    };
+    let Some(Amounts { limit, used, .. }) = cause.amounts.filter(|_| failure.proven) else {
+        return Refuser::Unknown;
+    };
+    let (bytes, in_use) = (Bytes(limit), Bytes(used));
+    match cause.what {
+        Limiter::AddressSpace => Refuser::AddressSpace {
+            limit: bytes,
+            mapped: in_use,
+        },
+        Limiter::Data => Refuser::Data {
+            limit: bytes,
+            data: in_use,
+        },
+        Limiter::MapCount => Refuser::Mappings {
+            limit,
+            mappings: used,
+        },
+        Limiter::NoRoom => Refuser::Addresses { hole: bytes },
+        Limiter::CommitLimit => Refuser::Commit {
+            limit: bytes,
+            committed: in_use,
+        },
+        Limiter::Overcommit => Refuser::Guess { all: bytes },
         _ => Refuser::Unknown,
-    }
-}
-
-/// Whether it makes private writable memory, which RLIMIT_DATA and the commit limit count.
-fn is_data(call: &Call) -> bool {
-    use crate::abi::{MapFlags, Prot};
-    match call {
-        Call::Mmap(mmap) => {
-            mmap.prot.contains(Prot::WRITE)
-                && !mmap.flags.is_shared()
-                && !mmap.flags.contains(MapFlags::NORESERVE)
-        }
-        Call::Mprotect { prot, .. } => prot.contains(Prot::WRITE),
-        Call::Brk { .. } | Call::Mremap(_) => true,
-        _ => false,
     }
 }

@@ -12,7 +12,7 @@ use super::refusals::{Refusals, Refuser};
 
 /// The facts of the address space of a trace that matters most: the first in which a limit refused a
 /// call, else the one with most physical memory, else the largest. `None` if the trace has none.
-pub fn facts_of_trace(report: &Report, refusals: &Refusals<'_>) -> Option<Facts> {
+pub fn facts_of_trace(report: &Report, refusals: &Refusals) -> Option<Facts> {
     let refused = refusals
         .found()
         .iter()
@@ -44,7 +44,7 @@ pub fn facts_of_trace(report: &Report, refusals: &Refusals<'_>) -> Option<Facts>
         },
         space: Some(space_of(chosen, refusals)),
         memory: memory_of(chosen, refusals),
-        limits: environment.limits,
+        limits: refusals.limits_of(chosen.pid, environment.limits),
         cgroup: environment.cgroup.as_ref().map(|cgroup| Cgroups {
             version: cgroup.version,
             path: cgroup.path.clone(),
@@ -79,7 +79,7 @@ pub fn facts_of_trace(report: &Report, refusals: &Refusals<'_>) -> Option<Facts>
     })
 }
 
-fn space_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Space {
+fn space_of(report: &SpaceReport, refusals: &Refusals) -> Space {
     let figure = |figure: crate::report::Figure<Bytes>| Peaked {
         now: figure.end,
         peak: Some(figure.peak),
@@ -131,7 +131,7 @@ fn mappings_of(report: &SpaceReport, look: Option<&Split>) -> Peaked<u64> {
     }
 }
 
-fn memory_of(report: &SpaceReport, refusals: &Refusals<'_>) -> Memory {
+fn memory_of(report: &SpaceReport, refusals: &Refusals) -> Memory {
     let look = refusals.last_look(report.id);
     let Some(resident) = report.resident else {
         return Memory::default();

@@ -2,7 +2,7 @@
 
 use crate::report::Place;
 
-use super::{Basis, Clues, Recognized, Runtime, Surroundings, by_file, found, kernel_rings};
+use super::{Basis, Clues, Kind, Recognized, Runtime, Surroundings, by_file, found, kernel_rings};
 use super::{glibc, musl, tcmalloc};
 
 pub(super) const OWNER: &str = "ld.so";
@@ -66,7 +66,8 @@ pub(super) fn file(path: &str, around: &Surroundings) -> Recognized {
     } else if plain.ends_with(".so") || plain.contains(".so.") {
         found(OWNER, LIBRARIES, Basis::File, "files named .so".to_owned())
     } else {
-        found(PROCESS, "mapped files", Basis::File, "a file is mapped")
+        let Kind { owner, what } = Kind::MAPPED_FILES;
+        found(owner, what, Basis::File, "a file is mapped")
     }
 }
 

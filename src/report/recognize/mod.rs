@@ -44,6 +44,14 @@ pub struct Kind {
     pub what: &'static str,
 }
 
+impl Kind {
+    /// A file that belongs to nothing known: what it is, its name tells.
+    pub const MAPPED_FILES: Kind = Kind {
+        owner: "process",
+        what: "mapped files",
+    };
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Kind { owner, what } = self;
