@@ -310,7 +310,7 @@ fn kills(facts: &Facts, rows: &[Row]) -> Vec<Found> {
             .max_by_key(|row| row.thousandths());
         // The one that is full may be the one that was met; the machine's is met by none of them.
         let (cause, mut reasons) = match fullest.filter(|_| machine.is_some()) {
-            Some(row) if row.is_near() || met_meanwhile(facts, row) => {
+            Some(row) if row.is_near() || seen_filling(facts, row) => {
                 filled(facts, row.level.unwrap_or_default())
             }
             _ => (Cause::Unknown, Vec::new()),
@@ -363,6 +363,14 @@ fn kills(facts: &Facts, rows: &[Row]) -> Vec<Found> {
         }
     }
     found
+}
+
+/// Whether the limit of that row was met meanwhile and what filled the cgroup was seen: figures of a
+/// moment before it filled, or after the kill, tell nothing of that.
+fn seen_filling(facts: &Facts, row: &Row) -> bool {
+    let (part, whole) = thresholds::SEEN_FILLING;
+    let full = row.thousandths().unwrap_or_default();
+    met_meanwhile(facts, row) && part * 1000 <= full * whole
 }
 
 /// Whether the limit of that row was met since the program was launched.

@@ -27,6 +27,8 @@ pub mod thresholds {
 
     /// Of memory.max and the swap that is free: what cannot be taken back.
     pub const CGROUP_FIXED: (u64, u64) = (9, 10);
+    /// Of memory.max: a look at a cgroup that was less full tells nothing of what filled it later.
+    pub const SEEN_FILLING: (u64, u64) = (1, 2);
     /// Of memory.high: what cannot be taken back.
     pub const CGROUP_HIGH: (u64, u64) = (1, 1);
     /// Of memory.max: all that is counted, where it is mostly cache.
