@@ -237,6 +237,8 @@ impl Timeline {
             _ => None,
         };
         let model = match parent {
+            // The child ran on unseen: it is what it was made as.
+            Some(parent) if snapshot.entries.is_empty() => parent.model.copied(),
             Some(parent) => AddressSpace::forked(&parent.model, &snapshot),
             None => AddressSpace::from_snapshot(&snapshot),
         };
