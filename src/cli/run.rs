@@ -57,7 +57,8 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
     }
     let mut observer = begin(trace, options, rings)?;
     let mut pipeline = Pipeline::new(info, outputs);
-    let deliver = &mut |observations: &mut Vec<Observation>, idle| pipeline.take(observations, idle);
+    let deliver =
+        &mut |observations: &mut Vec<Observation>, idle| pipeline.take(observations, idle);
     let outcome = match &mut observer {
         Observer::Ptrace(supervisor) => supervisor.run(deliver),
         Observer::Kernel(observer) => observer.run(deliver),
@@ -97,7 +98,9 @@ fn rings(trace: &Trace, options: &Options) -> Result<Option<Rings>, Failure> {
         Backend::Auto => match Rings::open(&options.extra) {
             Ok(rings) => Ok(Some(rings)),
             Err(error) => {
-                say(&format!("{error}; ptrace is used, and stops every system call"));
+                say(&format!(
+                    "{error}; ptrace is used, and stops every system call"
+                ));
                 Ok(None)
             }
         },

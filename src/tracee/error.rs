@@ -55,9 +55,9 @@ impl TraceError {
         match self {
             TraceError::NotFound { .. } => 127,
             TraceError::NotExecutable { .. } => 126,
-            TraceError::Attach { .. }
-            | TraceError::Kernel { .. }
-            | TraceError::Request { .. } => 125,
+            TraceError::Attach { .. } | TraceError::Kernel { .. } | TraceError::Request { .. } => {
+                125
+            }
         }
     }
 }

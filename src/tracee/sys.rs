@@ -629,6 +629,35 @@ pub(super) fn perf_redirect(event: BorrowedFd<'_>, leader: BorrowedFd<'_>) -> io
     check(result.into()).map(drop)
 }
 
+/// Leaves the descriptors that are open now to a child, which drops them once this process has ended.
+///
+/// To drop the last descriptor of a tracepoint, the kernel waits until no CPU can be in it any more
+/// (kernel/trace/trace_event_perf.c, `perf_trace_event_unreg`): some 40 ms for each, one after the
+/// other, and nobody needs to wait with it.
+pub(super) fn close_after_exit() {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` outlives the call, which stores two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return;
+    }
+    let [read, write] = ends;
+    // SAFETY: the child makes system calls only, whatever threads there were, and ends by _exit. The
+    // parent keeps its end of the pipe until it ends, which the child is told by the end of file.
+    unsafe {
+        if libc::fork() != 0 {
+            return;
+        }
+        for fd in [0, 1, 2, write] {
+            libc::close(fd);
+        }
+        let mut byte = 0u8;
+        while libc::read(read, (&raw mut byte).cast(), 1) == -1
+            && *libc::__errno_location() == libc::EINTR
+        {}
+        libc::_exit(0);
+    }
+}
+
 /// The memory through which the kernel hands on what the events of one CPU tell.
 #[derive(Debug)]
 pub(super) struct PerfRing {

@@ -109,6 +109,15 @@ impl KernelObserver {
         if let Some(implied) = read_implies_exec(&call, result) {
             space.read_implies_exec = implied;
         }
+        let evidence = evidence(&wanted, &shown);
+        if evidence.len() < wanted.len() {
+            // Where the break was, the timeline knows; how far an mremap moved, its result tells.
+            let kind = call_info(call.abi, nr).map(|info| info.kind);
+            let told = kind == Some(CallKind::Mremap) && 0 <= result;
+            let asked = kind != Some(CallKind::Brk);
+            space.doubt |= asked;
+            space.contradicted |= asked && !told;
+        }
         let footprint = Footprint::of(&call, Some(result));
         let mut overlapped = false;
         let mut after = Vec::new();
@@ -120,13 +129,18 @@ impl KernelObserver {
                 space.due |= calls <= space.since_check;
             }
             space.touched(&call, result, &shown);
-            let finished = space.finished.iter().filter(|other| entered < other.returned);
+            let finished = space
+                .finished
+                .iter()
+                .filter(|other| entered < other.returned);
             for other in finished {
                 match footprint.order(&other.footprint) {
                     Order::Any => {}
                     // As they are told. Only if it was mapped before does the address prove it.
                     Order::After => space.doubt = true,
-                    Order::Doubt => (space.doubt, overlapped) = (true, true),
+                    Order::Doubt => {
+                        (space.doubt, space.contradicted, overlapped) = (true, true, true);
+                    }
                 }
             }
             for &other in &space.in_flight {
@@ -140,7 +154,9 @@ impl KernelObserver {
                         space.doubt = true;
                         after.push(other);
                     }
-                    Order::Doubt => (space.doubt, overlapped) = (true, true),
+                    Order::Doubt => {
+                        (space.doubt, space.contradicted, overlapped) = (true, true, true);
+                    }
                 }
             }
             match space.in_flight.is_empty() {
@@ -160,7 +176,7 @@ impl KernelObserver {
                 call,
                 fetched,
                 result,
-                evidence: evidence(&wanted, &shown),
+                evidence,
                 overlapped,
                 stack: Stack::Absent,
             }),
@@ -201,7 +217,10 @@ impl KernelObserver {
 
     /// Reports all that waits in a space: it ends, or records were lost.
     pub(super) fn release_all(&mut self, id: SpaceId) {
-        let held = self.spaces.get_mut(&id).map(|space| std::mem::take(&mut space.held));
+        let held = self
+            .spaces
+            .get_mut(&id)
+            .map(|space| std::mem::take(&mut space.held));
         for held in held.into_iter().flatten() {
             self.tell(held.observation);
         }
@@ -230,12 +249,11 @@ impl Space {
         let footprint = Footprint::of(call, Some(result));
         beginning.touched.extend(footprint.touches);
         // What was mapped beyond that: a segment, rings.
-        let whole = !matches!(
-            kind,
-            Some(CallKind::Mmap | CallKind::Mprotect)
-        );
+        let whole = !matches!(kind, Some(CallKind::Mmap | CallKind::Mprotect));
         if whole {
-            beginning.touched.extend(shown.iter().map(|entry| entry.range));
+            beginning
+                .touched
+                .extend(shown.iter().map(|entry| entry.range));
         }
     }
 }
@@ -272,7 +290,11 @@ fn fetched(call: &RawCall, result: i64, shown: &[MapsEntry]) -> Vec<Fetched> {
         wanted.clear();
         wants(call, phase, &mut wanted);
         let at_exit = phase != Phase::Entry;
-        all.extend(wanted.iter().map(|want| fetch(want, at_exit, result, shown)));
+        all.extend(
+            wanted
+                .iter()
+                .map(|want| fetch(want, at_exit, result, shown)),
+        );
     }
     all
 }

@@ -19,7 +19,9 @@ const SHARE: u64 = 10;
 /// What is read of a program that has just begun.
 fn first(pid: Tid) -> Option<First> {
     Some(First {
-        snapshot: procfs::maps(pid).ok().filter(|map| !map.entries.is_empty())?,
+        snapshot: procfs::maps(pid)
+            .ok()
+            .filter(|map| !map.entries.is_empty())?,
         exe: procfs::exe(pid),
         brk_start: procfs::brk_start(pid),
         read_implies_exec: procfs::read_implies_exec(pid),
@@ -177,7 +179,13 @@ impl KernelObserver {
     fn settled(&mut self, look: Look) {
         let id = look.space;
         if let Seen::Resident(resident) = look.seen {
-            return self.push(look.began, Observed::Resident { space: id, resident });
+            return self.push(
+                look.began,
+                Observed::Resident {
+                    space: id,
+                    resident,
+                },
+            );
         }
         let Some(space) = self.spaces.get_mut(&id) else {
             return;
@@ -233,7 +241,13 @@ impl KernelObserver {
         let known = space.known;
         self.begin_as_shown(id);
         if let Some(resident) = resident {
-            self.push(time, Observed::Resident { space: id, resident });
+            self.push(
+                time,
+                Observed::Resident {
+                    space: id,
+                    resident,
+                },
+            );
         }
         let causes = [CheckCause::Doubt, CheckCause::Detach];
         for &cause in causes.iter().skip(usize::from(!doubt)).filter(|_| known) {
@@ -270,11 +284,9 @@ impl KernelObserver {
             ),
             None => beginning.shown.clone(),
         };
-        // Below it lies nothing else that is a file's.
-        let mut loaded = beginning.shown.iter().map(|entry| &entry.name);
-        let program = loaded.find(|name| name.starts_with('/'));
-        let exe = first.as_ref().map(|first| first.exe.clone());
-        space.exe = exe.or(program.cloned()).unwrap_or_default();
+        if let Some(first) = &first {
+            space.exe = first.exe.clone();
+        }
         space.read_implies_exec |= first.as_ref().is_some_and(|first| first.read_implies_exec);
         let began = SpaceBegan {
             space: id,

@@ -162,8 +162,10 @@ impl KernelObserver {
         for tried in 0..TRIES {
             let looked = while_stopped(pids, || {
                 let began = now();
-                let seen: Vec<(Tid, Seen)> =
-                    pids.iter().filter_map(|&pid| Some((pid, see(pid)?))).collect();
+                let seen: Vec<(Tid, Seen)> = pids
+                    .iter()
+                    .filter_map(|&pid| Some((pid, see(pid)?)))
+                    .collect();
                 (began, now(), seen)
             });
             let Some((began, ended, seen)) = looked else {
@@ -336,7 +338,10 @@ impl KernelObserver {
         }
         self.files.look_for(&self.out);
         for seen in self.files.take() {
-            let time = self.out.last().map_or_else(|| self.clock.at(now()), |last| last.time);
+            let time = self
+                .out
+                .last()
+                .map_or_else(|| self.clock.at(now()), |last| last.time);
             let what = Observed::File(seen);
             self.out.push(Observation { time, what });
         }
@@ -364,7 +369,12 @@ impl KernelObserver {
         }
         self.settle(time);
         let of_birth = matches!(what, What::Fork { .. } | What::NewTask { .. });
-        if !of_birth && self.tasks.get(&tid).is_some_and(|task| task.birth.is_some()) {
+        if !of_birth
+            && self
+                .tasks
+                .get(&tid)
+                .is_some_and(|task| task.birth.is_some())
+        {
             self.born(tid, None);
         }
         match what {
@@ -403,7 +413,11 @@ impl KernelObserver {
     }
 
     fn ended(&mut self, time: u64, pid: Tid, tid: Tid) {
-        if self.launching.as_ref().is_some_and(|launching| launching.pid == tid) {
+        if self
+            .launching
+            .as_ref()
+            .is_some_and(|launching| launching.pid == tid)
+        {
             self.failed = self.launch_failed();
             return;
         }
@@ -457,7 +471,11 @@ impl KernelObserver {
         let time = self.rings.horizon;
         let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
         for pid in pids {
-            if self.launching.as_ref().is_some_and(|launching| launching.pid == pid) {
+            if self
+                .launching
+                .as_ref()
+                .is_some_and(|launching| launching.pid == pid)
+            {
                 continue;
             }
             let there = procfs::tasks(pid).unwrap_or_default();
@@ -468,7 +486,10 @@ impl KernelObserver {
             let Some(&(_, space)) = known.first() else {
                 continue;
             };
-            for &tid in there.iter().filter(|tid| !known.iter().any(|(k, _)| k == *tid)) {
+            for &tid in there
+                .iter()
+                .filter(|tid| !known.iter().any(|(k, _)| k == *tid))
+            {
                 let task = Task::new(pid, space, procfs::comm(tid));
                 self.add_task(time, tid, task, None, TaskOrigin::Thread);
             }
@@ -489,12 +510,18 @@ impl KernelObserver {
                 Some(program) => self.pass_on(program, requests),
             }
         }
-        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if self
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+        {
             return self.let_all_go();
         }
         if requests.tick() {
-            let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            self.control.hurry(left.is_some_and(|left| left < Duration::from_millis(200)));
+            let left = self
+                .deadline
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            self.control
+                .hurry(left.is_some_and(|left| left < Duration::from_millis(200)));
             if Duration::from_millis(90) <= self.sampled.elapsed() {
                 self.sampled = Instant::now();
                 self.sample();
@@ -531,8 +558,10 @@ impl KernelObserver {
             }
             let looked = while_stopped(&pids, || {
                 let began = now();
-                let seen: Vec<(SpaceId, Option<Resident>, Snapshot)> =
-                    readers.iter().filter_map(|&(id, tid)| last(id, tid)).collect();
+                let seen: Vec<(SpaceId, Option<Resident>, Snapshot)> = readers
+                    .iter()
+                    .filter_map(|&(id, tid)| last(id, tid))
+                    .collect();
                 (began, now(), seen)
             });
             let Some((began, ended, seen)) = looked else {
@@ -568,7 +597,10 @@ impl KernelObserver {
             .map(|(&tid, _)| tid)
             .collect();
         for tid in under_way {
-            let call = self.tasks.get_mut(&tid).and_then(|task| Some((task.call.take()?, task.space)));
+            let call = self
+                .tasks
+                .get_mut(&tid)
+                .and_then(|task| Some((task.call.take()?, task.space)));
             let Some((call, space)) = call else { continue };
             let entered = self.clock.at(call.entered);
             self.push(
@@ -596,9 +628,10 @@ impl KernelObserver {
             self.release_all(id);
             let known = self.spaces.get(&id).is_some_and(|space| space.known);
             if known && unverified.contains(&id) {
-                let text = "the last map could not be compared: its process cannot be stopped for a \
+                let text =
+                    "the last map could not be compared: its process cannot be stopped for a \
                             moment (another tracer has it?) and was never quiet"
-                    .to_owned();
+                        .to_owned();
                 let space = Some(id);
                 self.push(time, Observed::Note { space, text });
             }
@@ -619,7 +652,9 @@ impl KernelObserver {
 
 /// The last look at a space.
 fn last(id: SpaceId, tid: Tid) -> Option<(SpaceId, Option<Resident>, Snapshot)> {
-    let resident = procfs::Status::read(tid).ok().and_then(|status| status.resident());
+    let resident = procfs::Status::read(tid)
+        .ok()
+        .and_then(|status| status.resident());
     let map = match cheap_to_walk(tid) {
         true => procfs::smaps(tid).or_else(|_| procfs::maps(tid)),
         false => procfs::maps(tid),
@@ -629,8 +664,13 @@ fn last(id: SpaceId, tid: Tid) -> Option<(SpaceId, Option<Resident>, Snapshot)> 
 
 fn see(pid: Tid) -> Option<Seen> {
     let tasks = procfs::tasks(pid).ok()?;
-    let tasks: Vec<_> = tasks.into_iter().map(|tid| (tid, procfs::comm(tid))).collect();
-    let smaps = cheap_to_walk(pid).then(|| procfs::smaps(pid).ok()).flatten();
+    let tasks: Vec<_> = tasks
+        .into_iter()
+        .map(|tid| (tid, procfs::comm(tid)))
+        .collect();
+    let smaps = cheap_to_walk(pid)
+        .then(|| procfs::smaps(pid).ok())
+        .flatten();
     let map = smaps.or_else(|| procfs::maps(pid).ok());
     (!tasks.is_empty()).then(|| Seen {
         tasks,

@@ -57,14 +57,17 @@ impl Footprint {
                 footprint.touches.extend(footprint.frees);
             }
             CallKind::Mremap => {
-                let fixed = MremapFlags::from_bits_retain(flags as u32).contains(MremapFlags::FIXED);
+                let fixed =
+                    MremapFlags::from_bits_retain(flags as u32).contains(MremapFlags::FIXED);
                 let target = match fixed {
                     true => at(new_addr, new_len),
                     false => result.and_then(|result| at(result, new_len)),
                 };
                 footprint.takes = target.filter(|_| !fixed);
                 footprint.frees = at(addr, len);
-                footprint.touches.extend(footprint.frees.into_iter().chain(target));
+                footprint
+                    .touches
+                    .extend(footprint.frees.into_iter().chain(target));
             }
             // Where the break was before is not known here: breaks only meet breaks.
             CallKind::Brk => footprint.touches.extend(at(0, PAGE)),
@@ -134,10 +137,7 @@ mod tests {
 
     #[test]
     fn a_fixed_mapping_proves_nothing() {
-        let fixed = Footprint::of(
-            &call(9, [0x10000, 0x1000, 3, 0x32, 0, 0]),
-            Some(0x10000),
-        );
+        let fixed = Footprint::of(&call(9, [0x10000, 0x1000, 3, 0x32, 0, 0]), Some(0x10000));
         assert_eq!(fixed.order(&munmap(0x10000, 0x1000)), Order::Doubt);
     }
 }

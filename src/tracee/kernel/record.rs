@@ -33,7 +33,12 @@ pub(super) enum What {
     /// A signal is being delivered.
     Signal(i32),
     /// The running task has made another.
-    Fork { pid: Tid, ppid: Tid, tid: Tid, ptid: Tid },
+    Fork {
+        pid: Tid,
+        ppid: Tid,
+        tid: Tid,
+        ptid: Tid,
+    },
     /// A task has ended, and left its address space.
     Ended { pid: Tid, tid: Tid },
     /// execve(2) has come so far that it cannot fail any more, and gave the task this name.
@@ -47,6 +52,10 @@ pub(super) enum What {
 }
 
 pub(super) const HEADER: usize = 8;
+/// Numbers of system calls.
+pub(super) const EXECVE: u32 = 59;
+pub(super) const EXECVEAT: u32 = 322;
+
 const MMAP2: u32 = 10;
 const LOST: u32 = 2;
 const COMM: u32 = 3;
@@ -78,6 +87,15 @@ fn tid_at(bytes: &[u8], at: usize) -> Option<Tid> {
 pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     let length = usize::from(u16_at(bytes, 6)?);
     (HEADER <= length && length <= bytes.len()).then_some(length)
+}
+
+/// Whether it is a fork, or a sample that may be the return of an execve(2): quick.
+pub(super) fn is_birth_or_exec(record: &[u8]) -> bool {
+    match u32_at(record, 0) {
+        Some(FORK) => true,
+        Some(SAMPLE) => matches!(u32_at(record, 28 + 8), Some(EXECVE | EXECVEAT)),
+        _ => false,
+    }
 }
 
 /// When it was made.

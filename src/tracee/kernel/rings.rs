@@ -60,7 +60,9 @@ pub struct Rings {
 /// CLOCK_MONOTONIC in nanoseconds, which is the clock of the records.
 pub(super) fn now() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    now.map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+    now.map_or(0, |now| {
+        now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+    })
 }
 
 /// CPUs that are online: `0-3,8`.
@@ -219,6 +221,13 @@ impl Rings {
     }
 }
 
+impl Drop for Rings {
+    fn drop(&mut self) {
+        sys::close_after_exit();
+        self.cpus.drain(..).for_each(std::mem::forget);
+    }
+}
+
 impl Cpu {
     /// The time of the next record.
     fn head(&self) -> Option<u64> {
@@ -234,16 +243,16 @@ impl Cpu {
         watched: &mut HashSet<Tid>,
         execs: &mut Vec<Tid>,
     ) {
-        const EXECVE: u32 = 59;
-        const EXECVEAT: u32 = 322;
+        use record::{EXECVE, EXECVEAT};
         while let Some(rest) = self.bytes.get(self.scanned..)
             && let Some(length) = record::length(rest)
         {
             let bytes = rest.get(..length).unwrap_or_default();
             self.scanned += length;
-            let Some(parsed) = record::parse(bytes, points, |_| false) else {
-                continue;
-            };
+            let parsed = record::is_birth_or_exec(bytes)
+                .then(|| record::parse(bytes, points, |_| false))
+                .flatten();
+            let Some(parsed) = parsed else { continue };
             match parsed.what {
                 What::Fork { pid, ppid, .. } if watched.contains(&ppid) => {
                     watched.insert(pid);

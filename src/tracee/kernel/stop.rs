@@ -47,7 +47,10 @@ fn stop(pids: &[Tid]) -> Vec<(Tid, Option<i32>)> {
     loop {
         // Threads are made until the last of their makers stands still.
         let mut new = false;
-        for tid in pids.iter().flat_map(|&pid| procfs::tasks(pid).unwrap_or_default()) {
+        for tid in pids
+            .iter()
+            .flat_map(|&pid| procfs::tasks(pid).unwrap_or_default())
+        {
             let at = Pid::from_raw(tid.0);
             if !tasks.contains_key(&tid) && ptrace::seize(at, ptrace::Options::empty()).is_ok() {
                 let _ = ptrace::interrupt(at);
@@ -67,7 +70,9 @@ fn stop(pids: &[Tid]) -> Vec<(Tid, Option<i32>)> {
         }
     }
     let stopped = tasks.into_iter();
-    stopped.filter_map(|(tid, stop)| Some((tid, stop?))).collect()
+    stopped
+        .filter_map(|(tid, stop)| Some((tid, stop?)))
+        .collect()
 }
 
 /// Takes note of a stop of the task. Whether the task is still there.

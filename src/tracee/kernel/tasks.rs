@@ -8,8 +8,8 @@ use crate::units::{SpaceId, Tid};
 
 use super::super::error::TraceError;
 use super::super::launch;
-use super::super::sys::{self, Waited};
 use super::super::procfs;
+use super::super::sys::{self, Waited};
 use super::observer::KernelObserver;
 use super::picture::overlay;
 use super::state::{Beginning, Birth, Exec, Item, Space, Task};
@@ -119,7 +119,10 @@ impl KernelObserver {
             read_implies_exec: copy.read_implies_exec,
         };
         let id = self.new_space(copy);
-        self.push(time, Observed::SpaceBegan(SpaceBegan { space: id, ..began }));
+        self.push(
+            time,
+            Observed::SpaceBegan(SpaceBegan { space: id, ..began }),
+        );
         let task = Task::new(pid, id, comm);
         self.add_task(time, tid, task, Some(parent), TaskOrigin::Fork);
     }
@@ -174,15 +177,26 @@ impl KernelObserver {
         let launched = self.launching.take_if(|launching| launching.pid == tid);
         if launched.is_none() {
             let former = exec.former;
-            self.push(time, Observed::Exec { tid, former, comm: Arc::clone(&comm) });
+            self.push(
+                time,
+                Observed::Exec {
+                    tid,
+                    former,
+                    comm: Arc::clone(&comm),
+                },
+            );
             self.leave(old, time, Ended::Exec);
         }
+        // The loader maps the program first.
+        let mut names = exec.shown.iter().map(|entry| &entry.name);
+        let program = names.find(|name| name.starts_with('/')).cloned();
         let mut shown = Vec::new();
         for entry in exec.shown {
             overlay(&mut shown, entry);
         }
         let id = self.new_space(Space {
             known: true,
+            exe: program.unwrap_or_default(),
             tasks: usize::from(launched.is_none()),
             beginning: Some(Beginning {
                 pid: tid,
@@ -228,8 +242,17 @@ impl KernelObserver {
         if space.tasks != 0 {
             return;
         }
+        let unsure = space.contradicted;
         self.begin_as_shown(id);
         self.release_all(id);
+        if unsure {
+            let text =
+                "it ended before its map could be compared, after calls whose effect only the \
+                        map tells: its last figures may be inexact"
+                    .to_owned();
+            let space = Some(id);
+            self.push(time, Observed::Note { space, text });
+        }
         self.spaces.remove(&id);
         self.looks.retain(|look| look.space != id);
         self.push(time, Observed::SpaceEnded { space: id, ended });

@@ -93,7 +93,13 @@ fn read_privately(extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
         let places = ["/sys/kernel/tracing", "/sys", "/mnt", "/tmp"];
         let place = places.into_iter().find(|place| Path::new(place).is_dir());
         let place = place.unwrap_or("/");
-        mount(Some("tracefs"), place, Some("tracefs"), MsFlags::empty(), none)?;
+        mount(
+            Some("tracefs"),
+            place,
+            Some("tracefs"),
+            MsFlags::empty(),
+            none,
+        )?;
         read(Path::new(place), &extra)
     };
     let thread = std::thread::Builder::new().name("tracefs".into());
