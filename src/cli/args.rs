@@ -96,7 +96,7 @@ pub enum Target {
 /// Who observes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// The kernel where a process is attached to and it may; else ptrace.
+    /// ptrace, which sees everything that the figures depend on.
     #[default]
     Auto,
     /// memtrace, by stopping the tracees.

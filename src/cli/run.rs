@@ -89,21 +89,9 @@ enum Observer {
 
 /// The kernel's rings, if it is to observe.
 fn rings(trace: &Trace, options: &Options) -> Result<Option<Rings>, Failure> {
-    let attach = matches!(trace.target, Target::Attach(_));
     match trace.backend {
-        Backend::Ptrace => Ok(None),
+        Backend::Auto | Backend::Ptrace => Ok(None),
         Backend::Kernel => Rings::open(&options.extra).map(Some).map_err(refused),
-        // Stacks are read from stopped tasks.
-        Backend::Auto if !attach || trace.stacks => Ok(None),
-        Backend::Auto => match Rings::open(&options.extra) {
-            Ok(rings) => Ok(Some(rings)),
-            Err(error) => {
-                say(&format!(
-                    "{error}; ptrace is used, and stops every system call"
-                ));
-                Ok(None)
-            }
-        },
     }
 }
 

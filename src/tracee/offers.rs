@@ -61,9 +61,9 @@ pub fn offers() -> Vec<Offer> {
             name: "tracepoints",
             available: tracepoints,
             meaning: if tracepoints {
-                "processes are attached to without stopping them (--backend kernel)"
+                "--backend kernel observes without stopping anything"
             } else {
-                "attaching stops every system call (--backend kernel needs root or CAP_PERFMON)"
+                "--backend kernel cannot observe here: it needs root or CAP_PERFMON"
             },
         },
     ]

@@ -706,6 +706,12 @@ impl Attached {
         self.end()
     }
 
+    /// Kills it.
+    pub fn kill(self) {
+        self.running.signal(libc::SIGKILL);
+        self.running.end();
+    }
+
     #[track_caller]
     pub fn end(self) -> Traced {
         let ended = self.running.end();

@@ -105,9 +105,8 @@ pub(super) struct Options {
     #[arg(long)]
     pub(super) embed_symbols: bool,
 
-    /// Who observes: memtrace stops the program at its calls (ptrace), or the
-    /// kernel records them and stops nothing (root or CAP_PERFMON); auto: kernel
-    /// to attach where it may, else ptrace
+    /// Who observes: memtrace, stopping the program at its calls (ptrace, which auto
+    /// means), or the kernel, stopping nothing (needs root or CAP_PERFMON)
     #[arg(long, value_name = "auto|ptrace|kernel", value_parser = backend)]
     pub(super) backend: Option<Backend>,
 

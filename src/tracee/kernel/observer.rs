@@ -33,6 +33,8 @@ impl Clock {
 
 /// Records that are worked on before the rings are emptied again.
 const BATCH: usize = 2048;
+/// How long records are worked on before signals and the clock are looked at.
+const TURN: Duration = Duration::from_millis(50);
 /// A first look is tried so often, where a process cannot be stopped for it.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(5);
@@ -182,36 +184,43 @@ impl KernelObserver {
 
     /// Whether no record of a watched process tells of anything between two moments.
     fn was_quiet(&mut self, began: u64, ended: u64) -> bool {
-        self.drain_until(ended);
         let mut in_call = BTreeSet::new();
         let mut quiet = true;
-        while let Some(record) = self.rings.next() {
-            if !self.rings.watched.contains(&record.pid) {
-                continue;
-            }
-            quiet &= record.time < began || ended < record.time;
-            match record.what {
-                What::Enter { .. } if record.time < began => drop(in_call.insert(record.tid)),
-                What::Exit { .. } if record.time < began => drop(in_call.remove(&record.tid)),
-                // It may have had any call under way.
-                What::Ended { tid, .. } => drop(in_call.remove(&tid)),
-                _ => {}
-            }
-        }
-        quiet && in_call.is_empty()
-    }
-
-    /// Reads all records up to `time`, and hands on none that is later.
-    fn drain_until(&mut self, time: u64) {
         loop {
-            let execs = self.rings.drain();
-            self.look_early(execs);
-            if time <= self.rings.horizon {
+            let complete = self.drain_until(ended);
+            while let Some(record) = self.rings.next() {
+                if !self.rings.watched.contains(&record.pid) {
+                    continue;
+                }
+                quiet &= record.time < began || ended < record.time;
+                match record.what {
+                    What::Enter { .. } if record.time < began => {
+                        in_call.insert(record.tid);
+                    }
+                    What::Exit { .. } if record.time < began => {
+                        in_call.remove(&record.tid);
+                    }
+                    What::Ended { tid, .. } => {
+                        in_call.remove(&tid);
+                    }
+                    _ => {}
+                }
+            }
+            if complete {
                 break;
             }
             std::thread::sleep(Duration::from_nanos(SLACK));
         }
-        self.rings.horizon = time;
+        quiet && in_call.is_empty()
+    }
+
+    /// Reads records up to `time`, of which none later is handed on. Whether those are all.
+    fn drain_until(&mut self, time: u64) -> bool {
+        let execs = self.rings.drain();
+        self.look_early(execs);
+        let complete = time <= self.rings.horizon;
+        self.rings.horizon = self.rings.horizon.min(time);
+        complete
     }
 
     fn begin_attached(&mut self, time: u64, seen: Vec<(Tid, Seen)>, quiet: bool) {
@@ -288,6 +297,7 @@ impl KernelObserver {
             }
             if !self.let_go {
                 let milliseconds = match () {
+                    _ if self.rings.has_ready() => 0,
                     _ if !self.looks.is_empty() => 3,
                     _ if soon => 10,
                     _ if self.rings.is_behind() => 20,
@@ -305,8 +315,9 @@ impl KernelObserver {
         }
     }
 
-    /// Works on all records that have come.
+    /// Works on the records that have come, but not for so long that requests would wait.
     fn turn(&mut self, deliver: &mut Deliver<'_>) {
+        let began = Instant::now();
         loop {
             let execs = self.rings.drain();
             self.look_early(execs);
@@ -317,15 +328,17 @@ impl KernelObserver {
                 self.record(record);
                 count += 1;
             }
-            if count < BATCH {
+            self.hand_on(deliver, false);
+            if count < BATCH || TURN < began.elapsed() {
                 break;
             }
-            self.hand_on(deliver, false);
         }
         if std::mem::take(&mut self.lost) {
             self.count_tasks();
         }
-        self.settle(self.rings.horizon);
+        // Of these times, all has been worked on.
+        let settled = self.rings.next_time().unwrap_or(u64::MAX);
+        self.settle(settled.min(self.rings.horizon));
         self.finish_silent_execs();
         self.hand_on(deliver, true);
     }
@@ -506,15 +519,15 @@ impl KernelObserver {
         }
         if requests.end() || requests.forward().next().is_some() {
             match self.launched {
-                None => return self.let_all_go(),
-                Some(program) => self.pass_on(program, requests),
+                None => return self.let_all_go(deliver),
+                Some(program) => self.pass_on(program, requests, deliver),
             }
         }
         if self
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now())
         {
-            return self.let_all_go();
+            return self.let_all_go(deliver);
         }
         if requests.tick() {
             let left = self
@@ -531,10 +544,10 @@ impl KernelObserver {
 
     /// A signal meant for a launched program was sent to memtrace instead. When the program is gone
     /// and only its children live on, they are let go: they never were ours.
-    fn pass_on(&mut self, program: Tid, requests: Requests) {
+    fn pass_on(&mut self, program: Tid, requests: Requests, deliver: &mut Deliver<'_>) {
         if self.launched_end.is_some() {
             self.interrupts += 1;
-            return self.let_all_go();
+            return self.let_all_go(deliver);
         }
         for signal in requests.forward() {
             let _ = sys::kill(program, signal);
@@ -542,7 +555,7 @@ impl KernelObserver {
     }
 
     /// Looks at every space a last time, and leaves.
-    fn let_all_go(&mut self) {
+    fn let_all_go(&mut self, deliver: &mut Deliver<'_>) {
         self.let_go = true;
         let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
         let pids: Vec<Tid> = pids.into_iter().collect();
@@ -571,9 +584,22 @@ impl KernelObserver {
             for (id, resident, map) in seen {
                 self.add_last_look(id, began, ended, resident, map);
             }
-            self.drain_until(ended);
-            while let Some(record) = self.rings.next() {
-                self.record(record);
+            loop {
+                let complete = self.drain_until(ended);
+                let mut worked = false;
+                while let Some(record) = self.rings.next() {
+                    self.record(record);
+                    worked = true;
+                    if BATCH < self.queue.len() {
+                        self.hand_on(deliver, false);
+                    }
+                }
+                if complete {
+                    break;
+                }
+                if !worked {
+                    std::thread::sleep(Duration::from_nanos(SLACK));
+                }
             }
             if tried == 0 && std::mem::take(&mut self.lost) {
                 self.count_tasks();

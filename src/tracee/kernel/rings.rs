@@ -167,6 +167,16 @@ impl Rings {
         !self.heads.is_empty()
     }
 
+    /// The time of the next record.
+    pub(super) fn next_time(&self) -> Option<u64> {
+        self.heads.peek().map(|&Reverse((time, _))| time)
+    }
+
+    /// Whether there is a record to hand on.
+    pub(super) fn has_ready(&self) -> bool {
+        self.next_time().is_some_and(|time| time <= self.horizon)
+    }
+
     /// Reads everything that is in the rings. Processes of which an execve has returned, so that
     /// their new map can be looked at.
     pub(super) fn drain(&mut self) -> Vec<Tid> {
