@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::abi::{Abi, call_info};
 use crate::mm::Snapshot;
 use crate::timeline::{
     Began, Ended, Observation, Observed, Resident, SpaceBegan, TaskEnd, TaskOrigin,
@@ -193,8 +194,9 @@ impl KernelObserver {
                     continue;
                 }
                 quiet &= record.time < began || ended < record.time;
+                let memory = |nr| call_info(Abi::X86_64, nr).is_some();
                 match record.what {
-                    What::Enter { .. } if record.time < began => {
+                    What::Enter { nr, .. } if record.time < began && memory(nr) => {
                         in_call.insert(record.tid);
                     }
                     What::Exit { .. } if record.time < began => {
@@ -557,6 +559,7 @@ impl KernelObserver {
     /// Looks at every space a last time, and leaves.
     fn let_all_go(&mut self, deliver: &mut Deliver<'_>) {
         self.let_go = true;
+        self.catch_up(now(), deliver);
         let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
         let pids: Vec<Tid> = pids.into_iter().collect();
         let mut left: BTreeSet<SpaceId> = self.spaces.keys().copied().collect();
@@ -584,23 +587,7 @@ impl KernelObserver {
             for (id, resident, map) in seen {
                 self.add_last_look(id, began, ended, resident, map);
             }
-            loop {
-                let complete = self.drain_until(ended);
-                let mut worked = false;
-                while let Some(record) = self.rings.next() {
-                    self.record(record);
-                    worked = true;
-                    if BATCH < self.queue.len() {
-                        self.hand_on(deliver, false);
-                    }
-                }
-                if complete {
-                    break;
-                }
-                if !worked {
-                    std::thread::sleep(Duration::from_nanos(SLACK));
-                }
-            }
+            self.catch_up(ended, deliver);
             if tried == 0 && std::mem::take(&mut self.lost) {
                 self.count_tasks();
             }
@@ -612,6 +599,27 @@ impl KernelObserver {
             }
         }
         self.end_all(&left);
+    }
+
+    /// Works on all records up to `time`.
+    fn catch_up(&mut self, time: u64, deliver: &mut Deliver<'_>) {
+        loop {
+            let complete = self.drain_until(time);
+            let mut worked = false;
+            while let Some(record) = self.rings.next() {
+                self.record(record);
+                worked = true;
+                if BATCH < self.queue.len() {
+                    self.hand_on(deliver, false);
+                }
+            }
+            if complete {
+                break;
+            }
+            if !worked {
+                std::thread::sleep(Duration::from_nanos(SLACK));
+            }
+        }
     }
 
     /// Calls that are still under way when watching ends: what they do is not waited for.

@@ -1,7 +1,7 @@
 //! What the kernel wrote into a ring, one record after the other
 //! (include/uapi/linux/perf_event.h, `enum perf_event_type`). Pure: bytes in, values out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::abi::Prot;
 use crate::mm::{FileId, MapsEntry};
@@ -106,15 +106,18 @@ pub(super) fn time(record: &[u8]) -> Option<u64> {
     }
 }
 
-/// Reads one record; mappings only of processes that are `watched`.
+/// Reads one record, if it tells of a process that is `watched`.
 pub(super) fn parse(
     record: &[u8],
     points: &HashMap<u16, Point>,
-    watched: impl Fn(Tid) -> bool,
+    watched: &HashSet<Tid>,
 ) -> Option<Record> {
     let kind = u32_at(record, 0)?;
     if kind == SAMPLE {
         let (pid, tid) = (tid_at(record, 8)?, tid_at(record, 12)?);
+        if !watched.contains(&pid) {
+            return None;
+        }
         let time = u64_at(record, 16)?;
         // After the size of the raw data, aligned as the tracepoint sees it.
         let raw = record.get(28..)?;
@@ -128,6 +131,9 @@ pub(super) fn parse(
     }
     let end = record.len().checked_sub(TRAILER)?;
     let (pid, tid) = (tid_at(record, end)?, tid_at(record, end + 4)?);
+    if kind != LOST && !watched.contains(&pid) {
+        return None;
+    }
     let time = u64_at(record, end + 8)?;
     let body = record.get(HEADER..end)?;
     let what = match kind {
@@ -147,7 +153,7 @@ pub(super) fn parse(
             tid: tid_at(body, 4)?,
             comm: until_nul(body.get(8..)?).to_owned(),
         },
-        MMAP2 if watched(pid) => match mapping(body) {
+        MMAP2 => match mapping(body) {
             Some(entry) => What::Mapped(entry),
             None => What::Other,
         },

@@ -200,7 +200,6 @@ impl Rings {
             }
             cpu.scan(&self.points, &mut self.watched, &mut execs);
         }
-        execs.retain(|pid| self.watched.contains(pid));
         execs.dedup();
         execs
     }
@@ -217,7 +216,7 @@ impl Rings {
             let rest = cpu.bytes.get(cpu.at..).unwrap_or_default();
             let length = record::length(rest).unwrap_or(rest.len());
             let bytes = rest.get(..length).unwrap_or_default();
-            let parsed = record::parse(bytes, &self.points, |pid| self.watched.contains(&pid));
+            let parsed = record::parse(bytes, &self.points, &self.watched);
             cpu.at += length;
             if let Some(time) = cpu.head() {
                 self.heads.push(Reverse((time, index)));
@@ -260,11 +259,11 @@ impl Cpu {
             let bytes = rest.get(..length).unwrap_or_default();
             self.scanned += length;
             let parsed = record::is_birth_or_exec(bytes)
-                .then(|| record::parse(bytes, points, |_| false))
+                .then(|| record::parse(bytes, points, watched))
                 .flatten();
             let Some(parsed) = parsed else { continue };
             match parsed.what {
-                What::Fork { pid, ppid, .. } if watched.contains(&ppid) => {
+                What::Fork { pid, .. } => {
                     watched.insert(pid);
                 }
                 What::Exit {
