@@ -68,7 +68,6 @@ pub struct KernelObserver {
     files: Files,
     deadline: Option<Instant>,
     sampled: Instant,
-    interrupts: u32,
     let_go: bool,
 }
 
@@ -108,7 +107,6 @@ impl KernelObserver {
             control,
             files: Files::start(),
             sampled: Instant::now(),
-            interrupts: 0,
             let_go: false,
         })
     }
@@ -406,7 +404,7 @@ impl KernelObserver {
                 }
             }
             What::Fork { pid, tid, ptid, .. } => self.forked(time, pid, tid, ptid),
-            What::Ended { pid, tid } => self.ended(time, pid, tid),
+            What::Ended { tid, .. } => self.ended(time, tid),
             What::Exec { pid, tid, comm } => self.exec_commits(time, pid, tid, &comm),
             What::Mapped(entry) => self.mapped(tid, entry),
             What::Lost(_) | What::Other => {}
@@ -427,7 +425,7 @@ impl KernelObserver {
         }
     }
 
-    fn ended(&mut self, time: u64, pid: Tid, tid: Tid) {
+    fn ended(&mut self, time: u64, tid: Tid) {
         if self
             .launching
             .as_ref()
@@ -436,8 +434,6 @@ impl KernelObserver {
             self.failed = self.launch_failed();
             return;
         }
-        // Its former tid is the one of an execve that has not returned.
-        let _ = pid;
         self.task_ends(time, tid, None);
     }
 
@@ -548,7 +544,6 @@ impl KernelObserver {
     /// and only its children live on, they are let go: they never were ours.
     fn pass_on(&mut self, program: Tid, requests: Requests, deliver: &mut Deliver<'_>) {
         if self.launched_end.is_some() {
-            self.interrupts += 1;
             return self.let_all_go(deliver);
         }
         for signal in requests.forward() {
@@ -559,7 +554,10 @@ impl KernelObserver {
     /// Looks at every space a last time, and leaves.
     fn let_all_go(&mut self, deliver: &mut Deliver<'_>) {
         self.let_go = true;
-        self.catch_up(now(), deliver);
+        if self.spaces.is_empty() {
+            // The program's begin is still among the records.
+            self.catch_up(now(), deliver);
+        }
         let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
         let pids: Vec<Tid> = pids.into_iter().collect();
         let mut left: BTreeSet<SpaceId> = self.spaces.keys().copied().collect();
