@@ -16,13 +16,13 @@ use anyhow::Context as _;
 use crate::abi::CallSet;
 use crate::export;
 use crate::report::explain::{
-    Cgroups, Facts, Level, Memory, Owner, Refusals, Source, facts_of_trace, key_value,
+    Cgroups, Facts, Level, Memory, Owner, Refusals, Source, State, facts_of_trace, key_value,
     memory_of_status, owners_of_kinds, verdict,
 };
 use crate::report::reading::{Ahead, By, Filter, LivesSink, Stop, Table, follow};
 use crate::report::{json, replay_into};
 use crate::term::write_explanation;
-use crate::timeline::{Event, EventKind, Limits, Observation, Sink, Timeline};
+use crate::timeline::{Event, EventKind, Limits, Observation, Sink, TaskEnd, Timeline};
 use crate::tracee::Outside;
 use crate::units::{Bytes, Tid};
 
@@ -257,6 +257,10 @@ fn last_look(facts: &mut Facts, looks: &Looks) {
     memory.anon = memory.anon.or(last.memory.anon);
     memory.file = memory.file.or(last.memory.file);
     memory.shmem = memory.shmem.or(last.memory.shmem);
+    // The kernel takes the memory of what it kills for want of memory before the process ends.
+    if let State::Ended(TaskEnd::Killed { .. }) = facts.subject.state {
+        memory.anon = memory.anon.max(last.memory.anon);
+    }
     if let Some(space) = &mut facts.space {
         space.page_tables = last.page_tables;
     }

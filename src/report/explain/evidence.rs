@@ -177,7 +177,11 @@ fn whose(
         others.collect::<Vec<_>>()
     });
     let Some(others) = others else {
-        return (Cause::CgroupOtherProcess, vec![fills(Some(own))]);
+        // What a killed process had was taken from it before its end could be looked at.
+        return match was_killed(facts) {
+            true => (Cause::Unknown, vec![fills(None)]),
+            false => (Cause::CgroupOtherProcess, vec![fills(Some(own))]),
+        };
     };
     let sum: Bytes = others.iter().map(|member| member.anon).sum();
     let seen = sum + own;
@@ -288,17 +292,22 @@ fn cache(facts: &Facts) -> Option<Found> {
         })
 }
 
-/// Kills that the kernel has counted.
-fn kills(facts: &Facts, rows: &[Row]) -> Vec<Found> {
+/// Whether SIGKILL ended it.
+fn was_killed(facts: &Facts) -> bool {
     const SIGKILL: i32 = 9;
-    let mut found = Vec::new();
-    let killed = matches!(
+    matches!(
         facts.subject.state,
         State::Ended(TaskEnd::Killed {
             signal: SIGKILL,
             ..
         })
-    );
+    )
+}
+
+/// Kills that the kernel has counted.
+fn kills(facts: &Facts, rows: &[Row]) -> Vec<Found> {
+    let mut found = Vec::new();
+    let killed = was_killed(facts);
     let launched = facts.subject.source == Source::Program;
     let machine = facts
         .oom_kills_before
