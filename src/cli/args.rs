@@ -70,6 +70,8 @@ pub struct Trace {
     /// Which calls are shown: those of every `-e`. Such a call stops even where it would not by
     /// default.
     pub shown: CallSet,
+    /// Who observes.
+    pub backend: Backend,
     /// Trace children too.
     pub follow: bool,
     /// Stop tracing after this time.
@@ -93,6 +95,18 @@ pub enum Target {
     Launch(Vec<OsString>),
     /// Running processes; never empty, each once.
     Attach(Vec<i32>),
+}
+
+/// Who observes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// ptrace, which sees everything that the figures depend on.
+    #[default]
+    Auto,
+    /// memtrace, by stopping the tracees.
+    Ptrace,
+    /// The kernel, by its tracepoints.
+    Kernel,
 }
 
 /// How the live timeline looks.
@@ -271,6 +285,7 @@ fn with_options(line: Options, target: Target) -> Result<Command, UsageError> {
         quiet,
         verbose: line.verbose > 0,
         shown,
+        backend: line.backend.unwrap_or_default(),
         follow: !line.no_follow,
         duration: line.duration,
         stacks: line.stacks,
@@ -290,6 +305,9 @@ fn contradiction(line: &Options, quiet: Quiet) -> Option<&'static str> {
     }
     if !line.stacks && line.stack_depth.is_some() {
         return Some("--stack-depth is about the stacks of -k");
+    }
+    if line.stacks && line.backend == Some(Backend::Kernel) {
+        return Some("-k reads the stack of a stopped task: it needs --backend ptrace");
     }
     if quiet != Quiet::No && line.format.is_some() && line.log.is_none() {
         return Some("-q switches the live timeline off, so it has no --format");

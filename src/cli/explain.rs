@@ -26,7 +26,7 @@ use crate::timeline::{Event, EventKind, Limits, Observation, Sink, TaskEnd, Time
 use crate::tracee::Outside;
 use crate::units::{Bytes, Tid};
 
-use super::args::{self, Explain, Explained, Format, Quiet, Target, Trace, Verify};
+use super::args::{self, Backend, Explain, Explained, Format, Quiet, Target, Trace, Verify};
 use super::names::TraceNames;
 use super::open::{open, open_silently};
 use super::{Failure, run, style_for};
@@ -118,6 +118,8 @@ fn program(
         quiet: Quiet::All,
         verbose: false,
         shown: CallSet::default(),
+        // What bounded a refused call is read while its task stands still.
+        backend: Backend::Ptrace,
         follow: true,
         duration: None,
         stacks: kept.path.is_some(),

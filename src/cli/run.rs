@@ -19,11 +19,12 @@ use crate::timeline::{
 };
 use crate::trace_file::TraceWriter;
 use crate::tracee::{
-    Feedback, Options, Outcome, Program, Stops, Supervisor, TraceError, environment, host,
+    Feedback, KernelObserver, Options, Outcome, Program, Rings, Stops, Supervisor, TraceError,
+    environment, host,
 };
 use crate::units::{AddrRange, Tid, Timestamp};
 
-use super::args::{Format, Quiet, Target, Trace, Verify};
+use super::args::{Backend, Format, Quiet, Target, Trace, Verify};
 use super::{Failure, one_line, style_for};
 
 /// A trace file reaches the disk at least this often.
@@ -53,41 +54,42 @@ pub(super) fn trace_for(
         return Err(Failure::new(125, error));
     }
     let options = options(trace, shown, &info);
-    info.stops = match options.stops {
-        Stops::Seccomp => "seccomp: only memory calls stop".to_owned(),
-        Stops::Syscall => "syscall: every system call stops".to_owned(),
+    let rings = rings(trace, &options)?;
+    info.backend = match rings {
+        Some(_) => "kernel".to_owned(),
+        None => "ptrace".to_owned(),
+    };
+    info.stops = match (&rings, options.stops) {
+        (Some(_), _) => "none: the kernel's tracepoints are read".to_owned(),
+        (None, Stops::Seccomp) => "seccomp: only memory calls stop".to_owned(),
+        (None, Stops::Syscall) => "syscall: every system call stops".to_owned(),
     };
     let names = trace.stacks.then(LiveNames::default);
     let outputs = Outputs::open(trace, shown, &info, names.as_ref())?;
     if trace.verbose {
-        say(&format!("calls are stopped by {}", info.stops));
+        match rings {
+            Some(_) => say("nothing is stopped: the kernel's tracepoints are read (kernel)"),
+            None => say(&format!("calls are stopped by {} (ptrace)", info.stops)),
+        }
     }
-    let mut supervisor = match &trace.target {
-        Target::Launch(words) => {
-            let mut words = words.iter().cloned();
-            let program = Program {
-                name: words.next().unwrap_or_default(),
-                args: words.collect(),
-            };
-            Supervisor::launch(options, &program).map_err(refused)?
-        }
-        Target::Attach(pids) => {
-            let pids: Vec<Tid> = pids.iter().map(|&pid| Tid(pid)).collect();
-            let (supervisor, errors) = Supervisor::attach(options, &pids).map_err(refused)?;
-            for error in errors {
-                say(&error.to_string());
-            }
-            supervisor
-        }
-    };
+    let mut observer = begin(trace, options, rings)?;
     if let Some(names) = &names {
         names.start();
     }
     let mut pipeline = Pipeline::new(info, outputs, names, watcher);
-    let outcome = supervisor.run(&mut |observations, idle| pipeline.take(observations, idle));
+    let deliver =
+        &mut |observations: &mut Vec<Observation>, idle| pipeline.take(observations, idle);
+    let outcome = match &mut observer {
+        Observer::Ptrace(supervisor) => supervisor.run(deliver),
+        Observer::Kernel(observer) => observer.run(deliver),
+    };
     // The tracees are gone or free: nothing below can hurt them.
-    drop(supervisor);
+    let kernel = match observer {
+        Observer::Ptrace(_) => None,
+        Observer::Kernel(observer) => Some(observer),
+    };
     let (failed, report) = pipeline.finish(trace.quiet == Quiet::All, trace.embed_symbols);
+    drop(kernel);
     let outcome = outcome.map_err(refused)?;
     if failed {
         return Ok((125, report));
@@ -98,6 +100,58 @@ pub(super) fn trace_for(
         _ => 0,
     };
     Ok((status, report))
+}
+
+/// One of the two ways to observe.
+enum Observer {
+    Ptrace(Box<Supervisor>),
+    Kernel(Box<KernelObserver>),
+}
+
+/// The kernel's rings, if it is to observe.
+fn rings(trace: &Trace, options: &Options) -> Result<Option<Rings>, Failure> {
+    match trace.backend {
+        Backend::Auto | Backend::Ptrace => Ok(None),
+        Backend::Kernel => Rings::open(&options.extra).map(Some).map_err(refused),
+    }
+}
+
+fn begin(trace: &Trace, options: Options, rings: Option<Rings>) -> Result<Observer, Failure> {
+    match &trace.target {
+        Target::Launch(words) => {
+            let mut words = words.iter().cloned();
+            let program = Program {
+                name: words.next().unwrap_or_default(),
+                args: words.collect(),
+            };
+            let observer = match rings {
+                Some(rings) => KernelObserver::launch(options, &program, rings)
+                    .map(|observer| Observer::Kernel(Box::new(observer))),
+                None => Supervisor::launch(options, &program)
+                    .map(|supervisor| Observer::Ptrace(Box::new(supervisor))),
+            };
+            observer.map_err(refused)
+        }
+        Target::Attach(pids) => {
+            let pids: Vec<Tid> = pids.iter().map(|&pid| Tid(pid)).collect();
+            let (observer, errors) = match rings {
+                Some(rings) => {
+                    let (observer, errors) =
+                        KernelObserver::attach(options, &pids, rings).map_err(refused)?;
+                    (Observer::Kernel(Box::new(observer)), errors)
+                }
+                None => {
+                    let (supervisor, errors) =
+                        Supervisor::attach(options, &pids).map_err(refused)?;
+                    (Observer::Ptrace(Box::new(supervisor)), errors)
+                }
+            };
+            for error in errors {
+                say(&error.to_string());
+            }
+            Ok(observer)
+        }
+    }
 }
 
 fn refused(error: TraceError) -> Failure {

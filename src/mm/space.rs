@@ -78,6 +78,16 @@ impl AddressSpace {
         builder.finish()
     }
 
+    /// The child's space after fork(2) as the kernel makes it, where it could not be looked at:
+    /// everything but what MADV_DONTFORK leaves out.
+    pub fn copied(&self) -> AddressSpace {
+        let mut builder = Builder::default();
+        for vma in self.vmas().filter(|vma| !vma.flags.dontfork) {
+            builder.push(vma.clone());
+        }
+        builder.finish()
+    }
+
     /// The sums, kept up to date.
     pub fn totals(&self) -> Totals {
         self.totals

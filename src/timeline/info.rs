@@ -11,7 +11,7 @@ pub struct TraceInfo {
     pub command: Vec<String>,
     /// The processes attached to; empty when launched.
     pub attached: Vec<i32>,
-    /// How it was observed: `ptrace`.
+    /// How it was observed: `ptrace` or `kernel`.
     pub backend: String,
     /// How memory calls were stopped: `seccomp` or `syscall`, and why in words.
     pub stops: String,

@@ -140,7 +140,8 @@ pub struct SpaceBegan {
     pub began: Began,
     /// Target of `/proc/PID/exe`; empty if it could not be read.
     pub exe: Arc<str>,
-    /// Its mappings at that moment.
+    /// Its mappings at that moment. Empty for a fork that could not be looked at: a copy of the
+    /// parent's.
     pub snapshot: Snapshot,
     /// False if the maps could not be read (an execute-only file): the model begins empty and
     /// cannot be verified.
@@ -216,7 +217,8 @@ pub struct CallDone {
     /// The kernel's answers about the touched ranges, where they were asked for.
     pub evidence: Vec<Evidence>,
     /// Another layout-changing call of the space was in flight at the same time (a call that
-    /// blocked lost its slot): the order is not certain and a checkpoint follows.
+    /// blocked lost its slot, or nothing was stopped): the order is not certain and a checkpoint
+    /// follows.
     pub overlapped: bool,
     /// Who called.
     pub stack: Stack,

@@ -9,7 +9,7 @@ use crate::decode::{Call, Fetched, RawCall, decode};
 use crate::mm::{
     AddressSpace, Change, Context, Flow, Snapshot, Span, Totals, Vma, compare, effect,
 };
-use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
+use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
 use super::failure::Surroundings;
 use super::{
@@ -239,6 +239,8 @@ impl Timeline {
             _ => None,
         };
         let model = match parent {
+            // The child ran on unseen: it is what it was made as.
+            Some(parent) if snapshot.entries.is_empty() => parent.model.copied(),
             Some(parent) => AddressSpace::forked(&parent.model, &snapshot),
             None => AddressSpace::from_snapshot(&snapshot),
         };
@@ -248,8 +250,13 @@ impl Timeline {
             .entries
             .iter()
             .find(|entry| &*entry.name == "[heap]");
+        let heap_end = match heap {
+            Some(heap) => Some(heap.range.end()),
+            // The heap is empty.
+            None => brk_start.and_then(Addr::page_ceil),
+        };
         let context = Context {
-            brk: inherited.brk.or(heap.map(|heap| heap.range.end())),
+            brk: inherited.brk.or(heap_end),
             brk_start: brk_start.or(inherited.brk_start),
             strict_overcommit: self.info.overcommit == 2,
             compat: false,

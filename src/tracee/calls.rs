@@ -337,7 +337,7 @@ impl Supervisor {
 /// Whether this is an madvise(2) or process_madvise(2) that sets a flag of the mapping rather than
 /// doing something to its pages (mm/madvise.c, `madvise_update_vma`): it cuts the lines that answers
 /// about other calls are made of, a segment just attached for one.
-fn splits(kind: CallKind, call: &RawCall) -> bool {
+pub(super) fn splits(kind: CallKind, call: &RawCall) -> bool {
     let advice = match kind {
         CallKind::Madvise => call.args[2],
         CallKind::ProcessMadvise => call.args[3],

@@ -31,6 +31,12 @@ pub enum TraceError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The kernel's tracepoints cannot be used.
+    #[error("the kernel cannot observe here: {reason}")]
+    Kernel {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A request of the supervisor failed.
     #[error("{request} failed{}", tid.map(|tid| format!(" for task {tid}")).unwrap_or_default())]
     Request {
@@ -49,7 +55,9 @@ impl TraceError {
         match self {
             TraceError::NotFound { .. } => 127,
             TraceError::NotExecutable { .. } => 126,
-            TraceError::Attach { .. } | TraceError::Request { .. } => 125,
+            TraceError::Attach { .. } | TraceError::Kernel { .. } | TraceError::Request { .. } => {
+                125
+            }
         }
     }
 }

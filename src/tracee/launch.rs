@@ -60,30 +60,97 @@ pub(super) fn ptrace_options() -> PtraceOptions {
         | PtraceOptions::PTRACE_O_TRACEEXIT
 }
 
+/// A child that waits for its byte.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub launching: Launching,
+    go: Option<OwnedFd>,
+}
+
+impl Started {
+    /// Lets it become its program.
+    pub(super) fn go(&mut self) -> Result<(), TraceError> {
+        let Some(go) = self.go.take() else {
+            return Ok(());
+        };
+        let mut go = std::fs::File::from(go);
+        go.write_all(b"g").map_err(|source| TraceError::Request {
+            request: "write",
+            tid: Some(self.launching.pid),
+            source,
+        })
+    }
+}
+
+/// Makes the child that will be `program`, under the filter `code` unless that is empty. Must be
+/// called while memtrace has one thread.
+pub(super) fn fork(program: &Program, code: &[libc::sock_filter]) -> Result<Started, TraceError> {
+    let shown = program.name.to_string_lossy().into_owned();
+    let path = find(&program.name).map_err(|source| not_started(&shown, source))?;
+    let c_string = |bytes: &[u8]| {
+        CString::new(bytes).map_err(|source| TraceError::Request {
+            request: "execve",
+            tid: None,
+            source: source.into(),
+        })
+    };
+    let path = c_string(path.as_os_str().as_bytes())?;
+    let argv = std::iter::once(&program.name)
+        .chain(&program.args)
+        .map(|arg| c_string(arg.as_bytes()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let envp = std::env::vars_os()
+        .map(|(mut key, value)| {
+            key.push("=");
+            key.push(value);
+            c_string(key.as_bytes())
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let request = |request| {
+        move |source: nix::Error| TraceError::Request {
+            request,
+            tid: None,
+            source: source.into(),
+        }
+    };
+    let (go_read, go_write) = pipe().map_err(request("pipe2"))?;
+    let (report_read, report_write) = pipe().map_err(request("pipe2"))?;
+    let plan = sys::ExecPlan {
+        path: &path,
+        argv: &argv,
+        envp: &envp,
+        filter: code,
+        go: go_read.as_raw_fd(),
+        report: report_write.as_raw_fd(),
+        parents: [go_write.as_raw_fd(), report_read.as_raw_fd()],
+    };
+    let pid = sys::fork_exec(&plan).map_err(|source| TraceError::Request {
+        request: "fork",
+        tid: None,
+        source,
+    })?;
+    Ok(Started {
+        launching: Launching {
+            pid,
+            program: shown,
+            report: std::fs::File::from(report_read),
+        },
+        go: Some(go_write),
+    })
+}
+
+/// Why the child did not become its program.
+pub(super) fn failure(launching: Launching) -> TraceError {
+    let source = match read_report(launching.report).exec_failed {
+        Some(error) => error,
+        None => io::Error::other("it was killed before it began"),
+    };
+    not_started(&launching.program, source)
+}
+
 impl Supervisor {
     /// Launches `program`. Must be called while memtrace has one thread.
     pub fn launch(options: Options, program: &Program) -> Result<Supervisor, TraceError> {
-        let shown = program.name.to_string_lossy().into_owned();
-        let path = find(&program.name).map_err(|source| not_started(&shown, source))?;
-        let c_string = |bytes: &[u8]| {
-            CString::new(bytes).map_err(|source| TraceError::Request {
-                request: "execve",
-                tid: None,
-                source: source.into(),
-            })
-        };
-        let path = c_string(path.as_os_str().as_bytes())?;
-        let argv = std::iter::once(&program.name)
-            .chain(&program.args)
-            .map(|arg| c_string(arg.as_bytes()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let envp = std::env::vars_os()
-            .map(|(mut key, value)| {
-                key.push("=");
-                key.push(value);
-                c_string(key.as_bytes())
-            })
-            .collect::<Result<Vec<_>, _>>()?;
         let code = match options.stops {
             Stops::Seccomp => {
                 let wanted = |call: &CallInfo| call.default || options.extra.contains(&call.kind);
@@ -91,30 +158,8 @@ impl Supervisor {
             }
             Stops::Syscall => Vec::new(),
         };
-        let request = |request| {
-            move |source: nix::Error| TraceError::Request {
-                request,
-                tid: None,
-                source: source.into(),
-            }
-        };
-        let (go_read, go_write) = pipe().map_err(request("pipe2"))?;
-        let (report_read, report_write) = pipe().map_err(request("pipe2"))?;
-        let plan = sys::ExecPlan {
-            path: &path,
-            argv: &argv,
-            envp: &envp,
-            filter: &code,
-            go: go_read.as_raw_fd(),
-            report: report_write.as_raw_fd(),
-            parents: [go_write.as_raw_fd(), report_read.as_raw_fd()],
-        };
-        let pid = sys::fork_exec(&plan).map_err(|source| TraceError::Request {
-            request: "fork",
-            tid: None,
-            source,
-        })?;
-        drop((go_read, report_write));
+        let mut started = fork(program, &code)?;
+        let pid = started.launching.pid;
 
         let mut ptrace_options = ptrace_options() | PtraceOptions::PTRACE_O_EXITKILL;
         if options.stops == Stops::Seccomp {
@@ -139,18 +184,8 @@ impl Supervisor {
         let epoch = Instant::now();
         let mut supervisor = Supervisor::new(options, control, epoch);
         supervisor.launched = Some(pid);
-        supervisor.launching = Some(Launching {
-            pid,
-            program: shown,
-            report: std::fs::File::from(report_read),
-        });
-        std::fs::File::from(go_write)
-            .write_all(b"g")
-            .map_err(|source| TraceError::Request {
-                request: "write",
-                tid: Some(pid),
-                source,
-            })?;
+        started.go()?;
+        supervisor.launching = Some(started.launching);
         Ok(supervisor)
     }
 
@@ -196,11 +231,7 @@ impl Supervisor {
         let Some(launching) = self.launching.take() else {
             return Ok(());
         };
-        let source = match read_report(launching.report).exec_failed {
-            Some(error) => error,
-            None => io::Error::other("it was killed before it began"),
-        };
-        Err(not_started(&launching.program, source))
+        Err(failure(launching))
     }
 }
 

@@ -420,7 +420,7 @@ fn stack_window(snapshot: &Snapshot) -> Option<AddrRange> {
 
 /// Whether smaps can be read while the target stands still: it costs some 5 ms for each resident
 /// GiB.
-fn cheap_to_walk(tid: Tid) -> bool {
+pub(super) fn cheap_to_walk(tid: Tid) -> bool {
     const LIMIT: u64 = 4 << 30;
     procfs::statm(tid).is_some_and(|statm| statm.now.0 <= LIMIT)
 }

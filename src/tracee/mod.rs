@@ -1,4 +1,7 @@
-//! The only part that touches a live process: ptrace, seccomp, `/proc`.
+//! The only part that touches a live process: ptrace, seccomp, `/proc`, the kernel's tracepoints.
+//!
+//! There are two ways to observe, which tell the same: by ptrace ([`Supervisor`]), and by what the
+//! kernel records ([`KernelObserver`]), which stops nothing.
 //!
 //! One thread makes every ptrace request. It turns stops into [`Observation`]s and decides nothing
 //! about memory: the model is the timeline's.
@@ -12,6 +15,7 @@ mod environment;
 mod error;
 mod files;
 mod filter;
+mod kernel;
 mod launch;
 mod lives;
 mod looks;
@@ -30,6 +34,7 @@ mod wait;
 
 pub use environment::environment;
 pub use error::TraceError;
+pub use kernel::{KernelObserver, Rings};
 pub use launch::Program;
 pub use offers::{Offer, host, offers};
 pub use outside::{LookError, Outside};

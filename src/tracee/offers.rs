@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use crate::timeline::TraceInfo;
 use crate::units::{Addr, Tid};
 
-use super::sys;
+use super::{kernel, sys};
 
 /// One thing a kernel may offer, and whether it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +26,7 @@ pub fn offers() -> Vec<Offer> {
     let mut name = [0u8; 256];
     let query = File::open("/proc/self/maps")
         .is_ok_and(|maps| sys::query_mapping(maps.as_fd(), Addr(0), &mut name).is_ok());
-    let tracepoints = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
-        .iter()
-        .any(|root| {
-            Path::new(root)
-                .join("events/syscalls/sys_enter_mmap/id")
-                .exists()
-        });
+    let tracepoints = kernel::available().is_ok();
     let me = Tid(std::process::id() as i32);
     vec![
         Offer {
@@ -67,7 +60,11 @@ pub fn offers() -> Vec<Offer> {
         Offer {
             name: "tracepoints",
             available: tracepoints,
-            meaning: "syscall tracepoints are readable (not used by this version)",
+            meaning: if tracepoints {
+                "--backend kernel observes without stopping anything"
+            } else {
+                "--backend kernel cannot observe here: it needs root or CAP_PERFMON"
+            },
         },
     ]
 }

@@ -78,6 +78,14 @@ pub(super) fn exe(tid: Tid) -> Arc<str> {
     }
 }
 
+/// Whether the program file is one of 32 bits (EI_CLASS of its ELF header).
+pub(super) fn is_32_bit(tid: Tid) -> bool {
+    const ELFCLASS32: u8 = 1;
+    let mut head = [0u8; 5];
+    let read = File::open(format!("/proc/{tid}/exe")).and_then(|mut exe| exe.read_exact(&mut head));
+    read.is_ok() && head == [0x7f, b'E', b'L', b'F', ELFCLASS32]
+}
+
 /// What a descriptor is open on.
 pub(super) fn fd_path(tid: Tid, fd: i32) -> Option<Vec<u8>> {
     let path = fs::read_link(format!("/proc/{tid}/fd/{fd}")).ok()?;

@@ -12,7 +12,8 @@ use std::ffi::CString;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::decode::RawCall;
@@ -535,4 +536,188 @@ pub fn terminal_width(stream: impl AsFd) -> Option<usize> {
         }
     };
     Some(if columns == 0 { 80 } else { columns })
+}
+
+/// An event for [`perf_open`]: of every task, on one CPU.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PerfEvent {
+    /// The tracepoint's number; `None`: no samples, but records of tasks, their names and mappings.
+    pub tracepoint: Option<u64>,
+    /// A reader is woken by each sample rather than by the ring being so full.
+    pub wakes: bool,
+    /// How many bytes wake a reader otherwise.
+    pub watermark: u32,
+}
+
+/// `struct perf_event_attr` of include/uapi/linux/perf_event.h, as of PERF_ATTR_SIZE_VER5.
+#[repr(C)]
+#[derive(Default)]
+struct PerfEventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup: u32,
+    bp_type: u32,
+    config1: u64,
+    config2: u64,
+    branch_sample_type: u64,
+    sample_regs_user: u64,
+    sample_stack_user: u32,
+    clockid: i32,
+    sample_regs_intr: u64,
+    aux_watermark: u32,
+    sample_max_stack: u16,
+    reserved: u16,
+}
+
+/// perf_event_open(2). Every sample and record of every event holds process, task and time
+/// (CLOCK_MONOTONIC), in that order, and a sample the tracepoint's own bytes.
+pub(super) fn perf_open(event: &PerfEvent, cpu: usize) -> io::Result<OwnedFd> {
+    const SOFTWARE: u32 = 1;
+    const DUMMY: u64 = 9;
+    const TRACEPOINT: u32 = 2;
+    const TID_TIME_RAW: u64 = 0x2 | 0x4 | 0x400;
+    const MMAP_COMM_TASK_DATA_MMAP2: u64 = 1 << 8 | 1 << 9 | 1 << 13 | 1 << 17 | 1 << 23;
+    const WATERMARK: u64 = 1 << 14;
+    const SAMPLE_ID_ALL_AND_CLOCKID: u64 = 1 << 18 | 1 << 25;
+    const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+    const { assert!(mem::size_of::<PerfEventAttr>() == 112) };
+    let mut attr = PerfEventAttr {
+        kind: TRACEPOINT,
+        size: mem::size_of::<PerfEventAttr>() as u32,
+        sample_period: 1,
+        sample_type: TID_TIME_RAW,
+        flags: SAMPLE_ID_ALL_AND_CLOCKID,
+        wakeup: 1,
+        clockid: libc::CLOCK_MONOTONIC,
+        ..PerfEventAttr::default()
+    };
+    match event.tracepoint {
+        Some(id) => attr.config = id,
+        None => {
+            (attr.kind, attr.config) = (SOFTWARE, DUMMY);
+            attr.flags |= MMAP_COMM_TASK_DATA_MMAP2;
+        }
+    }
+    if !event.wakes {
+        attr.flags |= WATERMARK;
+        attr.wakeup = event.watermark;
+    }
+    // SAFETY: the kernel reads `size` bytes of `attr`, which is that large and outlives the call.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            -1,
+            cpu as libc::c_int,
+            -1,
+            FLAG_FD_CLOEXEC,
+        )
+    })?;
+    Ok(own_fd(fd as RawFd))
+}
+
+/// Makes what `event` tells go to the ring of `leader`.
+pub(super) fn perf_redirect(event: BorrowedFd<'_>, leader: BorrowedFd<'_>) -> io::Result<()> {
+    const SET_OUTPUT: libc::c_ulong = 0x2405; // PERF_EVENT_IOC_SET_OUTPUT
+    // SAFETY: the request takes a descriptor and touches no memory of ours.
+    let result = unsafe { libc::ioctl(event.as_raw_fd(), SET_OUTPUT, leader.as_raw_fd()) };
+    check(result.into()).map(drop)
+}
+
+/// Leaves the descriptors that are open now to a child, which drops them once this process has ended.
+///
+/// To drop the last descriptor of a tracepoint, the kernel waits until no CPU can be in it any more
+/// (kernel/trace/trace_event_perf.c, `perf_trace_event_unreg`): some 40 ms for each, one after the
+/// other, and nobody needs to wait with it.
+pub(super) fn close_after_exit() {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` outlives the call, which stores two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return;
+    }
+    let [read, write] = ends;
+    // SAFETY: the child makes system calls only, whatever threads there were, and ends by _exit. The
+    // parent keeps its end of the pipe until it ends, which the child is told by the end of file.
+    unsafe {
+        if libc::fork() != 0 {
+            return;
+        }
+        for fd in [0, 1, 2, write] {
+            libc::close(fd);
+        }
+        let mut byte = 0u8;
+        while libc::read(read, (&raw mut byte).cast(), 1) == -1
+            && *libc::__errno_location() == libc::EINTR
+        {}
+        libc::_exit(0);
+    }
+}
+
+/// The memory through which the kernel hands on what the events of one CPU tell.
+#[derive(Debug)]
+pub(super) struct PerfRing {
+    page: NonNull<u8>,
+    size: usize,
+}
+
+// Offsets in `struct perf_event_mmap_page`.
+const DATA_HEAD: usize = 1024;
+const DATA_TAIL: usize = 1032;
+const CONTROL_PAGE: usize = 4096;
+
+impl PerfRing {
+    /// Maps the ring of an event; `size` is a power of two of pages.
+    pub(super) fn map(event: BorrowedFd<'_>, size: usize) -> io::Result<PerfRing> {
+        // SAFETY: a new mapping where the kernel likes; nothing else of ours is touched.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                CONTROL_PAGE + size,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                event.as_raw_fd(),
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let page = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(PerfRing { page, size })
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: the control page is mapped as long as `self`, `offset` is one of two aligned
+        // words in it, and both sides access them atomically.
+        unsafe { &*self.page.as_ptr().add(offset).cast::<AtomicU64>() }
+    }
+
+    /// Appends everything that was written since the last call, and makes room for more.
+    pub(super) fn take(&mut self, out: &mut Vec<u8>) {
+        let head = self.word(DATA_HEAD).load(Ordering::Acquire);
+        let tail = self.word(DATA_TAIL).load(Ordering::Relaxed);
+        let count = (head.wrapping_sub(tail) as usize).min(self.size);
+        let first = tail as usize & (self.size - 1);
+        let until_end = count.min(self.size - first);
+        for (from, count) in [(first, until_end), (0, count - until_end)] {
+            // SAFETY: `from + count` is at most `size`, the bytes after the control page are mapped
+            // as long as `self`, and the kernel writes none of them before the tail moves.
+            out.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(self.page.as_ptr().add(CONTROL_PAGE + from), count)
+            });
+        }
+        self.word(DATA_TAIL).store(head, Ordering::Release);
+    }
+}
+
+impl Drop for PerfRing {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone, and no borrow of it outlives `self`.
+        unsafe { libc::munmap(self.page.as_ptr().cast(), CONTROL_PAGE + self.size) };
+    }
 }

@@ -328,8 +328,8 @@ pub fn traced_with<S: AsRef<OsStr>>(
 }
 
 /// A space that SIGKILL ended inside a stop: nobody could look at it any more.
-const UNSEEN: &str = "ended unseen";
-const UNCHECKED: &str = "never checked";
+pub const UNSEEN: &str = "ended unseen";
+pub const UNCHECKED: &str = "never checked";
 
 /// What `memtrace report --json` says.
 pub struct Report(pub Value);
@@ -704,6 +704,12 @@ impl Attached {
     pub fn stop(self, signal: i32) -> Traced {
         self.running.signal(signal);
         self.end()
+    }
+
+    /// Kills it.
+    pub fn kill(self) {
+        self.running.signal(libc::SIGKILL);
+        self.running.end();
     }
 
     #[track_caller]

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::term::{ColorChoice, escaped};
 
-use super::{Format, Stop, UsageError, Verify, help, values};
+use super::{Backend, Format, Stop, UsageError, Verify, help, values};
 
 /// The command line where no command is named: options, then a program or nothing.
 #[derive(Parser)]
@@ -105,6 +105,11 @@ pub(super) struct Options {
     #[arg(long)]
     pub(super) embed_symbols: bool,
 
+    /// Who observes: memtrace, stopping the program at its calls (ptrace, which auto
+    /// means), or the kernel, stopping nothing (needs root or CAP_PERFMON)
+    #[arg(long, value_name = "auto|ptrace|kernel", value_parser = backend)]
+    pub(super) backend: Option<Backend>,
+
     /// Do not follow children
     #[arg(long)]
     pub(super) no_follow: bool,
@@ -130,6 +135,15 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
         "strace" => Ok(Format::Strace),
         "jsonl" => Ok(Format::Jsonl),
         _ => Err("say pretty, strace or jsonl".to_owned()),
+    }
+}
+
+fn backend(text: &str) -> Result<Backend, String> {
+    match text {
+        "auto" => Ok(Backend::Auto),
+        "ptrace" => Ok(Backend::Ptrace),
+        "kernel" => Ok(Backend::Kernel),
+        _ => Err("say auto, ptrace or kernel".to_owned()),
     }
 }
 

@@ -112,6 +112,7 @@ fn options_stand_before_and_after_a_command() {
             quiet: Quiet::No,
             verbose: true,
             shown: CallSet::parse("mmap,munmap").unwrap(),
+            backend: Backend::Auto,
             follow: false,
             duration: Some(Duration::from_millis(1500)),
             stacks: false,

@@ -1,0 +1,225 @@
+//! What the kernel wrote into a ring, one record after the other
+//! (include/uapi/linux/perf_event.h, `enum perf_event_type`). Pure: bytes in, values out.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::abi::Prot;
+use crate::mm::{FileId, MapsEntry};
+use crate::units::{Addr, AddrRange, Tid};
+
+use super::tracefs::Point;
+
+/// One record.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Record {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub time: u64,
+    /// Process of the task that was running.
+    pub pid: Tid,
+    /// The task that was running.
+    pub tid: Tid,
+    pub what: What,
+}
+
+/// What a record tells.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum What {
+    /// A system call begins.
+    Enter { nr: u32, args: [u64; 6] },
+    /// It has returned.
+    Exit { nr: u32, result: i64 },
+    /// The clone flags of the task that the last [`What::Fork`] told of.
+    NewTask { flags: u64 },
+    /// A signal is being delivered.
+    Signal(i32),
+    /// The running task has made another.
+    Fork {
+        pid: Tid,
+        ppid: Tid,
+        tid: Tid,
+        ptid: Tid,
+    },
+    /// A task has ended, and left its address space.
+    Ended { pid: Tid, tid: Tid },
+    /// execve(2) has come so far that it cannot fail any more, and gave the task this name.
+    Exec { pid: Tid, tid: Tid, comm: Vec<u8> },
+    /// A mapping was made or altered: all of it, as it is now.
+    Mapped(MapsEntry),
+    /// So many records did not fit into the ring.
+    Lost(u64),
+    /// Of no interest.
+    Other,
+}
+
+pub(super) const HEADER: usize = 8;
+/// Numbers of system calls.
+pub(super) const EXECVE: u32 = 59;
+pub(super) const EXECVEAT: u32 = 322;
+
+const MMAP2: u32 = 10;
+const LOST: u32 = 2;
+const COMM: u32 = 3;
+const EXIT: u32 = 4;
+const FORK: u32 = 7;
+const SAMPLE: u32 = 9;
+/// PERF_RECORD_MISC_COMM_EXEC
+const MISC_COMM_EXEC: u16 = 1 << 13;
+/// Process, task and time behind every record that is no sample.
+const TRAILER: usize = 16;
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn tid_at(bytes: &[u8], at: usize) -> Option<Tid> {
+    u32_at(bytes, at).map(|tid| Tid(tid as i32))
+}
+
+/// The length of the record that begins here; `None` if it is not all there.
+pub(super) fn length(bytes: &[u8]) -> Option<usize> {
+    let length = usize::from(u16_at(bytes, 6)?);
+    (HEADER <= length && length <= bytes.len()).then_some(length)
+}
+
+/// Whether it is a fork, or a sample that may be the return of an execve(2): quick.
+pub(super) fn is_birth_or_exec(record: &[u8]) -> bool {
+    match u32_at(record, 0) {
+        Some(FORK) => true,
+        Some(SAMPLE) => matches!(u32_at(record, 28 + 8), Some(EXECVE | EXECVEAT)),
+        _ => false,
+    }
+}
+
+/// When it was made.
+pub(super) fn time(record: &[u8]) -> Option<u64> {
+    match u32_at(record, 0)? {
+        SAMPLE => u64_at(record, HEADER + 8),
+        _ => u64_at(record, record.len().checked_sub(8)?),
+    }
+}
+
+/// Reads one record, if it tells of a process that is `watched`.
+pub(super) fn parse(
+    record: &[u8],
+    points: &HashMap<u16, Point>,
+    watched: &HashSet<Tid>,
+) -> Option<Record> {
+    let kind = u32_at(record, 0)?;
+    if kind == SAMPLE {
+        let (pid, tid) = (tid_at(record, 8)?, tid_at(record, 12)?);
+        if !watched.contains(&pid) {
+            return None;
+        }
+        let time = u64_at(record, 16)?;
+        // After the size of the raw data, aligned as the tracepoint sees it.
+        let raw = record.get(28..)?;
+        let what = sample(raw, points).unwrap_or(What::Other);
+        return Some(Record {
+            time,
+            pid,
+            tid,
+            what,
+        });
+    }
+    let end = record.len().checked_sub(TRAILER)?;
+    let (pid, tid) = (tid_at(record, end)?, tid_at(record, end + 4)?);
+    if kind != LOST && !watched.contains(&pid) {
+        return None;
+    }
+    let time = u64_at(record, end + 8)?;
+    let body = record.get(HEADER..end)?;
+    let what = match kind {
+        LOST => What::Lost(u64_at(body, 8)?),
+        FORK => What::Fork {
+            pid: tid_at(body, 0)?,
+            ppid: tid_at(body, 4)?,
+            tid: tid_at(body, 8)?,
+            ptid: tid_at(body, 12)?,
+        },
+        EXIT => What::Ended {
+            pid: tid_at(body, 0)?,
+            tid: tid_at(body, 8)?,
+        },
+        COMM if u16_at(record, 4)? & MISC_COMM_EXEC != 0 => What::Exec {
+            pid: tid_at(body, 0)?,
+            tid: tid_at(body, 4)?,
+            comm: until_nul(body.get(8..)?).to_owned(),
+        },
+        MMAP2 => match mapping(body) {
+            Some(entry) => What::Mapped(entry),
+            None => What::Other,
+        },
+        _ => What::Other,
+    };
+    Some(Record {
+        time,
+        pid,
+        tid,
+        what,
+    })
+}
+
+fn sample(raw: &[u8], points: &HashMap<u16, Point>) -> Option<What> {
+    Some(match points.get(&u16_at(raw, 0)?)? {
+        Point::Enter => {
+            // A call has as many words as it has arguments.
+            let arg = |i: usize| u64_at(raw, 16 + 8 * i).unwrap_or(0);
+            What::Enter {
+                nr: u32_at(raw, 8)?,
+                args: std::array::from_fn(arg),
+            }
+        }
+        Point::Exit => What::Exit {
+            nr: u32_at(raw, 8)?,
+            result: u64_at(raw, 16)? as i64,
+        },
+        Point::NewTask => What::NewTask {
+            flags: u64_at(raw, 32)?,
+        },
+        Point::Signal => What::Signal(u32_at(raw, 8)? as i32),
+    })
+}
+
+/// A mapping in the notation of maps.
+fn mapping(body: &[u8]) -> Option<MapsEntry> {
+    const MAP_SHARED: u32 = 1;
+    let (start, len) = (u64_at(body, 8)?, u64_at(body, 16)?);
+    let range = AddrRange::covering(Addr(start), len)?;
+    let file = FileId {
+        major: u32_at(body, 32)?,
+        minor: u32_at(body, 36)?,
+        inode: u64_at(body, 40)?,
+    };
+    let bits = u32_at(body, 56)?;
+    let name = match until_nul(body.get(64..)?) {
+        b"//anon" => b"",
+        name => name,
+    };
+    let offset = match file == FileId::default() && !name.starts_with(b"/") {
+        true => 0,
+        false => u64_at(body, 24)?,
+    };
+    // maps writes the one character that would break its lines in octal.
+    let name = super::super::procfs::text(name).replace('\n', "\\012");
+    Some(MapsEntry {
+        range,
+        prot: Prot::from_bits_truncate(bits).rwx(),
+        shared: u32_at(body, 60)? & MAP_SHARED != 0,
+        offset,
+        file,
+        name: name.into(),
+    })
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|&byte| byte == 0);
+    bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default()
+}

@@ -1,0 +1,303 @@
+//! The rings, one for each CPU, and their records in order of time.
+//!
+//! The events are those of every task of the machine: an event that belongs to a task costs at every
+//! switch to and from it and at every fork, a hundred of them more than what they tell; and one that
+//! belongs to a CPU costs there nothing, follows every thread and child by itself, and misses none
+//! that is made while others are being attached to. Records of other processes are dropped here.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::abi::CallKind;
+use crate::units::Tid;
+
+use super::super::error::TraceError;
+use super::super::sys::{self, PerfEvent, PerfRing};
+use super::record::{self, Record, What};
+use super::tracefs::{Point, tracepoints};
+
+/// All rings together, and each of them, in bytes.
+const ALL_RINGS: usize = 64 << 20;
+const LARGEST_RING: usize = 16 << 20;
+const SMALLEST_RING: usize = 256 << 10;
+/// What was read and not yet worked on, at most: then the rings fill, and the kernel counts what is
+/// lost.
+const BACKLOG: usize = 256 << 20;
+/// A record can reach its ring this much later than its time says: the task was interrupted between
+/// taking the time and writing, its virtual CPU perhaps for long.
+pub(super) const SLACK: u64 = 2_000_000;
+
+#[derive(Debug)]
+struct Cpu {
+    ring: PerfRing,
+    leader: OwnedFd,
+    /// Kept open; they write into the same ring.
+    _events: Vec<OwnedFd>,
+    bytes: Vec<u8>,
+    /// Bytes before this one have been handed on.
+    at: usize,
+    /// Bytes before this one have been scanned for what must be known at once.
+    scanned: usize,
+}
+
+/// The events of a trace, open on every CPU.
+#[derive(Debug)]
+pub struct Rings {
+    cpus: Vec<Cpu>,
+    points: HashMap<u16, Point>,
+    /// Time of the next record of each CPU that has one.
+    heads: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Records up to this time are complete.
+    pub(super) horizon: u64,
+    /// Processes whose records are wanted.
+    pub(super) watched: HashSet<Tid>,
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, which is the clock of the records.
+pub(super) fn now() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| {
+        now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+    })
+}
+
+/// CPUs that are online: `0-3,8`.
+fn online() -> Vec<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let number = |text: &str| text.trim().parse::<usize>().ok();
+    let span = |part: &str| match part.split_once('-') {
+        Some((first, last)) => Some(number(first)?..=number(last)?),
+        None => number(part).map(|cpu| cpu..=cpu),
+    };
+    let cpus: Vec<usize> = text.trim().split(',').filter_map(span).flatten().collect();
+    match cpus.is_empty() {
+        true => vec![0],
+        false => cpus,
+    }
+}
+
+/// Whether the events can be opened here: one of each kind is.
+pub(in super::super) fn available() -> Result<(), TraceError> {
+    let tracepoint = tracepoints(&[])?.first().map(|point| point.id.into());
+    for tracepoint in [None, tracepoint] {
+        let event = PerfEvent {
+            tracepoint,
+            wakes: false,
+            watermark: 1,
+        };
+        let cpu = online().first().copied().unwrap_or(0);
+        sys::perf_open(&event, cpu).map_err(|error| refused(&error))?;
+    }
+    Ok(())
+}
+
+impl Rings {
+    /// Opens the events of memory calls and of `extra` ones, and of births and ends of tasks.
+    pub fn open(extra: &[CallKind]) -> Result<Rings, TraceError> {
+        // Two descriptors a call and CPU; those who may use these events may raise the limit, too.
+        if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+        }
+        let tracepoints = tracepoints(extra)?;
+        let online = online();
+        let share = (ALL_RINGS / online.len()).clamp(SMALLEST_RING, LARGEST_RING);
+        let mut size = 1 << share.ilog2();
+        let mut cpus = Vec::with_capacity(online.len());
+        for cpu in online {
+            let watermark = (size / 8) as u32;
+            let records = PerfEvent {
+                tracepoint: None,
+                wakes: false,
+                watermark,
+            };
+            let leader = sys::perf_open(&records, cpu).map_err(|error| refused(&error))?;
+            let ring = loop {
+                match PerfRing::map(leader.as_fd(), size) {
+                    Ok(ring) => break ring,
+                    Err(_) if SMALLEST_RING < size => size /= 2,
+                    Err(error) => return Err(no_memory(&error)),
+                }
+            };
+            let mut events = Vec::with_capacity(tracepoints.len());
+            for tracepoint in &tracepoints {
+                let event = PerfEvent {
+                    tracepoint: Some(tracepoint.id.into()),
+                    wakes: tracepoint.wakes,
+                    watermark,
+                };
+                let event = sys::perf_open(&event, cpu).map_err(|error| refused(&error))?;
+                sys::perf_redirect(event.as_fd(), leader.as_fd()).map_err(|e| refused(&e))?;
+                events.push(event);
+            }
+            cpus.push(Cpu {
+                ring,
+                leader,
+                _events: events,
+                bytes: Vec::new(),
+                at: 0,
+                scanned: 0,
+            });
+        }
+        let points = tracepoints.iter().map(|point| (point.id, point.point));
+        Ok(Rings {
+            cpus,
+            points: points.collect(),
+            heads: BinaryHeap::new(),
+            horizon: 0,
+            watched: HashSet::new(),
+        })
+    }
+
+    /// Waits until there is much to read, something to be known at once, a signal, or for so long.
+    pub(super) fn wait(&self, milliseconds: u16) {
+        let mut fds: Vec<PollFd<'_>> = self
+            .cpus
+            .iter()
+            .map(|cpu| PollFd::new(cpu.leader.as_fd(), PollFlags::POLLIN))
+            .collect();
+        let _ = poll(&mut fds, PollTimeout::from(milliseconds));
+    }
+
+    /// Whether records wait for their time to be complete.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.heads.is_empty()
+    }
+
+    /// The time of the next record.
+    pub(super) fn next_time(&self) -> Option<u64> {
+        self.heads.peek().map(|&Reverse((time, _))| time)
+    }
+
+    /// Whether there is a record to hand on.
+    pub(super) fn has_ready(&self) -> bool {
+        self.next_time().is_some_and(|time| time <= self.horizon)
+    }
+
+    /// Reads everything that is in the rings. Processes of which an execve has returned, so that
+    /// their new map can be looked at.
+    pub(super) fn drain(&mut self) -> Vec<Tid> {
+        let began = now();
+        let backlog: usize = self.cpus.iter().map(|cpu| cpu.bytes.len() - cpu.at).sum();
+        if BACKLOG < backlog {
+            return Vec::new();
+        }
+        self.horizon = began.saturating_sub(SLACK);
+        let mut execs = Vec::new();
+        for (index, cpu) in self.cpus.iter_mut().enumerate() {
+            if cpu.at == cpu.bytes.len() || (1 << 20) < cpu.at {
+                cpu.bytes.drain(..cpu.at);
+                cpu.scanned -= cpu.at;
+                cpu.at = 0;
+            }
+            let was_empty = cpu.at == cpu.bytes.len();
+            cpu.ring.take(&mut cpu.bytes);
+            if was_empty && let Some(time) = cpu.head() {
+                self.heads.push(Reverse((time, index)));
+            }
+            cpu.scan(&self.points, &mut self.watched, &mut execs);
+        }
+        execs.dedup();
+        execs
+    }
+
+    /// The next record in order of time, if those of its time are complete.
+    pub(super) fn next(&mut self) -> Option<Record> {
+        loop {
+            let &Reverse((time, index)) = self.heads.peek()?;
+            if self.horizon < time {
+                return None;
+            }
+            self.heads.pop();
+            let cpu = self.cpus.get_mut(index)?;
+            let rest = cpu.bytes.get(cpu.at..).unwrap_or_default();
+            let length = record::length(rest).unwrap_or(rest.len());
+            let bytes = rest.get(..length).unwrap_or_default();
+            let parsed = record::parse(bytes, &self.points, &self.watched);
+            cpu.at += length;
+            if let Some(time) = cpu.head() {
+                self.heads.push(Reverse((time, index)));
+            }
+            if let Some(parsed) = parsed
+                && parsed.what != What::Other
+            {
+                return Some(parsed);
+            }
+        }
+    }
+}
+
+impl Drop for Rings {
+    fn drop(&mut self) {
+        sys::close_after_exit();
+        self.cpus.drain(..).for_each(std::mem::forget);
+    }
+}
+
+impl Cpu {
+    /// The time of the next record.
+    fn head(&self) -> Option<u64> {
+        let rest = self.bytes.get(self.at..)?;
+        let length = record::length(rest)?;
+        record::time(rest.get(..length)?)
+    }
+
+    /// Looks through what has just been read for new processes and finished execs.
+    fn scan(
+        &mut self,
+        points: &HashMap<u16, Point>,
+        watched: &mut HashSet<Tid>,
+        execs: &mut Vec<Tid>,
+    ) {
+        use record::{EXECVE, EXECVEAT};
+        while let Some(rest) = self.bytes.get(self.scanned..)
+            && let Some(length) = record::length(rest)
+        {
+            let bytes = rest.get(..length).unwrap_or_default();
+            self.scanned += length;
+            let parsed = record::is_birth_or_exec(bytes)
+                .then(|| record::parse(bytes, points, watched))
+                .flatten();
+            let Some(parsed) = parsed else { continue };
+            match parsed.what {
+                What::Fork { pid, .. } => {
+                    watched.insert(pid);
+                }
+                What::Exit {
+                    nr: EXECVE | EXECVEAT,
+                    result: 0,
+                } => execs.push(parsed.pid),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn refused(error: &std::io::Error) -> TraceError {
+    let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+    let paranoid = paranoid.unwrap_or_default();
+    let reason = match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => format!(
+            "perf_event_open is not permitted (kernel.perf_event_paranoid = {}): run as root or with \
+             CAP_PERFMON and CAP_SYS_PTRACE",
+            paranoid.trim()
+        ),
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "too few open files are allowed for its events: raise `ulimit -n`".to_owned()
+        }
+        _ => format!("perf_event_open failed: {error}"),
+    };
+    TraceError::Kernel { reason }
+}
+
+fn no_memory(error: &std::io::Error) -> TraceError {
+    TraceError::Kernel {
+        reason: format!(
+            "no memory for its rings ({error}): raise kernel.perf_event_mlock_kb or `ulimit -l`, or \
+             run with CAP_IPC_LOCK"
+        ),
+    }
+}
