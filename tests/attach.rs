@@ -213,6 +213,7 @@ fn a_trace_cut_by_sigkill_is_readable() {
     let pid = target.pid().to_string();
     let memtrace = Running::start(
         memtrace::<&str>(&["-q", "-o", file.to_str().unwrap(), "-p", &pid], &[])
+            .args(["--backend", "ptrace"])
             .stdin(Stdio::null()),
     );
     until("memtrace is attached", || {
@@ -306,7 +307,7 @@ fn memtrace_attach_pid_is_the_same_as_p() {
     let pid = target.pid().to_string();
     let memtrace = Running::start(
         Command::new(MEMTRACE)
-            .args(["attach", "-q", &pid])
+            .args(["attach", "-q", "--backend", "ptrace", &pid])
             .stdin(Stdio::null()),
     );
     until("memtrace is attached", || {
@@ -349,7 +350,12 @@ fn what_is_no_number_is_a_usage_error() {
 fn a_process_that_is_traced_already_is_refused_by_the_name_of_its_tracer() {
     let target = Target::start(1, "work");
     let first = Attached::to(&[target.pid()], &[]);
-    let line = refused(&target.pid().to_string());
+    let ended = run(&mut memtrace::<&str>(
+        &["-q", "--backend", "ptrace", "-p", &target.pid().to_string()],
+        &[],
+    ));
+    assert_eq!(ended.status(), 125, "{ended:?}");
+    let line = ended.one_line();
     assert!(
         line.contains(&first.running.pid().to_string()),
         "who traces it is not named: {line}"
@@ -397,8 +403,9 @@ fn one_refusal_among_several_harms_none_of_them() {
     let mut gone = Command::new("/bin/true").spawn().expect("true");
     let list = format!("{},{}", target.pid(), gone.id());
     gone.wait().expect("true ends");
-    let mut memtrace =
-        Running::start(memtrace::<&str>(&["-qq", "-p", &list], &[]).stdin(Stdio::null()));
+    let mut memtrace = Running::start(
+        memtrace::<&str>(&["-qq", "--backend", "ptrace", "-p", &list], &[]).stdin(Stdio::null()),
+    );
     until("it attached or refused", || {
         memtrace.has_ended() || tracer_of(target.pid()) == Some(memtrace.pid())
     });

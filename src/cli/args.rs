@@ -100,7 +100,8 @@ pub enum Target {
 /// Who observes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// ptrace, which sees everything that the figures depend on.
+    /// ptrace for a program that is launched. For one that runs, the kernel if it may be asked and
+    /// can tell what is wanted, ptrace otherwise.
     #[default]
     Auto,
     /// memtrace, by stopping the tracees.

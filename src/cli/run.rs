@@ -20,7 +20,7 @@ use crate::timeline::{
 use crate::trace_file::TraceWriter;
 use crate::tracee::{
     Feedback, KernelObserver, Options, Outcome, Program, Rings, Stops, Supervisor, TraceError,
-    environment, host,
+    environment, host, is_32_bit,
 };
 use crate::units::{AddrRange, Tid, Timestamp};
 
@@ -54,7 +54,7 @@ pub(super) fn trace_for(
         return Err(Failure::new(125, error));
     }
     let options = options(trace, shown, &info);
-    let rings = rings(trace, &options)?;
+    let (rings, chosen) = rings(trace, &options)?;
     info.backend = match rings {
         Some(_) => "kernel".to_owned(),
         None => "ptrace".to_owned(),
@@ -73,6 +73,9 @@ pub(super) fn trace_for(
         }
     }
     let mut observer = begin(trace, options, rings)?;
+    if let Some(chosen) = chosen.filter(|_| trace.quiet == Quiet::No) {
+        say(&chosen);
+    }
     if let Some(names) = &names {
         names.start();
     }
@@ -108,12 +111,54 @@ enum Observer {
     Kernel(Box<KernelObserver>),
 }
 
-/// The kernel's rings, if it is to observe.
-fn rings(trace: &Trace, options: &Options) -> Result<Option<Rings>, Failure> {
-    match trace.backend {
-        Backend::Auto | Backend::Ptrace => Ok(None),
-        Backend::Kernel => Rings::open(&options.extra).map(Some).map_err(refused),
-    }
+/// The kernel's rings, if it is to observe; and what was chosen and why, if nobody said so.
+fn rings(trace: &Trace, options: &Options) -> Result<(Option<Rings>, Option<String>), Failure> {
+    let pids = match (trace.backend, &trace.target) {
+        (Backend::Kernel, _) => {
+            let rings = Rings::open(&options.extra).map_err(refused)?;
+            return Ok((Some(rings), None));
+        }
+        (Backend::Ptrace, _) | (Backend::Auto, Target::Launch(_)) => return Ok((None, None)),
+        (Backend::Auto, Target::Attach(pids)) => pids,
+    };
+    let rings = match needs_ptrace(trace, options, pids) {
+        Some(why) => Err(why),
+        None => Rings::open(&options.extra).map_err(|error| error.to_string()),
+    };
+    Ok(match rings {
+        Ok(rings) => {
+            let chosen = "backend kernel: nothing is stopped, the kernel's tracepoints are read \
+                          (--backend ptrace would stop every call)";
+            (Some(rings), Some(chosen.to_owned()))
+        }
+        Err(why) => {
+            let chosen = format!("backend ptrace: every call is stopped, as {why}");
+            (None, Some(chosen))
+        }
+    })
+}
+
+/// Why only a tracer can tell what is asked of running processes.
+fn needs_ptrace(trace: &Trace, options: &Options, pids: &[i32]) -> Option<String> {
+    let why = match () {
+        () if trace.stacks => "-k reads the stacks of stopped tasks",
+        () if matches!(trace.verify, Verify::Every(_)) => {
+            "--verify=every compares while nothing moves"
+        }
+        () if !options.extra.is_empty() => {
+            "-e names calls whose arguments are read while they are stopped"
+        }
+        () if trace.format == Format::Strace => {
+            "--format strace shows signals and unfinished calls"
+        }
+        () => {
+            let pid = pids.iter().find(|pid| is_32_bit(Tid(**pid)))?;
+            return Some(format!(
+                "{pid} is a 32-bit program, whose calls the tracepoints do not show"
+            ));
+        }
+    };
+    Some(why.to_owned())
 }
 
 fn begin(trace: &Trace, options: Options, rings: Option<Rings>) -> Result<Observer, Failure> {

@@ -79,7 +79,7 @@ pub(super) fn exe(tid: Tid) -> Arc<str> {
 }
 
 /// Whether the program file is one of 32 bits (EI_CLASS of its ELF header).
-pub(super) fn is_32_bit(tid: Tid) -> bool {
+pub fn is_32_bit(tid: Tid) -> bool {
     const ELFCLASS32: u8 = 1;
     let mut head = [0u8; 5];
     let read = File::open(format!("/proc/{tid}/exe")).and_then(|mut exe| exe.read_exact(&mut head));

@@ -456,6 +456,8 @@ fn redis(name: &'static str, tools: &Tools) -> Found<Case> {
         "-q".into(),
         "-o".into(),
         trace.into(),
+        "--backend".into(),
+        "ptrace".into(),
         "-p".into(),
         target.into(),
     ];

@@ -684,12 +684,16 @@ impl Attached {
         attached
     }
 
+    /// By ptrace, unless the options say otherwise.
     pub fn begin(pids: &[i32], options: &[&str]) -> Attached {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("trace");
         let list: Vec<String> = pids.iter().map(i32::to_string).collect();
         let list = list.join(",");
         let mut all = vec!["-q", "-o", file.to_str().expect("UTF-8"), "-p", &list];
+        if !options.contains(&"--backend") {
+            all.extend(["--backend", "ptrace"]);
+        }
         all.extend(options);
         let running = Running::start(memtrace::<&str>(&all, &[]).stdin(Stdio::null()));
         Attached {

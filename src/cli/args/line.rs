@@ -105,8 +105,9 @@ pub(super) struct Options {
     #[arg(long)]
     pub(super) embed_symbols: bool,
 
-    /// Who observes: memtrace, stopping the program at its calls (ptrace, which auto
-    /// means), or the kernel, stopping nothing (needs root or CAP_PERFMON)
+    /// Who observes: memtrace, stopping the program at its calls (ptrace), or the
+    /// kernel, stopping nothing (needs root or CAP_PERFMON); auto takes the kernel for
+    /// -p where it can, ptrace otherwise
     #[arg(long, value_name = "auto|ptrace|kernel", value_parser = backend)]
     pub(super) backend: Option<Backend>,
 

@@ -88,6 +88,9 @@ impl KernelObserver {
         if in_call.layout {
             self.disturb(id);
         }
+        if self.skipped.is_some() {
+            return self.skip_call(id, tid, time, in_call, result);
+        }
         let strict = self.options.strict_overcommit;
         let Some(space) = self.spaces.get_mut(&id) else {
             return;
@@ -193,6 +196,25 @@ impl KernelObserver {
             self.tell(observation);
         }
         if layout {
+            self.release(id, Some(tid), time);
+        }
+    }
+
+    /// A call that is only counted: what it did, the kernel's map will tell.
+    fn skip_call(&mut self, id: SpaceId, tid: Tid, time: u64, in_call: InCall, result: i64) {
+        self.skipped = self.skipped.map(|skipped| skipped + 1);
+        let Some(space) = self.spaces.get_mut(&id) else {
+            return;
+        };
+        (space.doubt, space.contradicted) = (true, true);
+        if let Some(implied) = read_implies_exec(&in_call.call, result) {
+            space.read_implies_exec = implied;
+        }
+        if in_call.layout {
+            space.in_flight.retain(|other| *other != tid);
+            space.finished.clear();
+            space.changed = time;
+            space.touched(&in_call.call, result, &in_call.shown);
             self.release(id, Some(tid), time);
         }
     }

@@ -13,6 +13,9 @@ use super::state::{First, Item, Look, Seen};
 const MILLISECOND: u64 = 1_000_000;
 /// A space that never keeps still for a look begins with what the loader's records tell.
 const FIRST_LOOK_PATIENCE: u64 = 60 * MILLISECOND;
+/// A space that has changed is compared once it has been quiet for so long: should it end then, its
+/// model was.
+const QUIET: u64 = 200 * MILLISECOND;
 /// Looks for doubt take a tenth of the time at most.
 const SHARE: u64 = 10;
 
@@ -96,13 +99,17 @@ impl KernelObserver {
 
     /// Makes the looks that are due. Whether any must be made again soon.
     pub(super) fn look(&mut self) -> bool {
+        let start = now();
+        for space in self.spaces.values_mut() {
+            let quiet = space.in_flight.is_empty() && space.changed + QUIET < start;
+            space.due |= quiet && 0 < space.since_check && space.next_look <= start;
+        }
         let wanted = |space: &super::state::Space| {
             space.known && (space.doubt || space.due) || space.beginning.is_some()
         };
         if !self.spaces.values().any(wanted) {
             return false;
         }
-        let start = now();
         for (id, tid) in self.readers() {
             let Some(space) = self.spaces.get_mut(&id) else {
                 continue;

@@ -16,7 +16,9 @@
 //! A whole map is read while the program runs, and counts only if no layout-changing call of its
 //! space was in flight between the begin and the end of reading, which the records show soon after.
 
+mod begin;
 mod calls;
+mod end;
 mod looks;
 mod observer;
 mod order;
@@ -25,6 +27,7 @@ mod record;
 mod rings;
 mod state;
 mod stop;
+mod table;
 mod tasks;
 mod tracefs;
 

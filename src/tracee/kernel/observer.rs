@@ -1,26 +1,21 @@
 //! The loop: records in, observations out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::abi::{Abi, call_info};
-use crate::mm::Snapshot;
-use crate::timeline::{
-    Began, Ended, Observation, Observed, Resident, SpaceBegan, TaskEnd, TaskOrigin,
-};
+use crate::timeline::{Observation, Observed, TaskEnd, TaskOrigin};
 use crate::units::{SpaceId, Tid, Timestamp};
 
 use super::super::control::{Control, Requests};
 use super::super::error::TraceError;
 use super::super::files::Files;
-use super::super::launch::{self, Launching, Program};
-use super::super::lives::cheap_to_walk;
+use super::super::launch::Launching;
 use super::super::supervisor::{Deliver, Options, Outcome};
 use super::super::{procfs, sys};
 use super::record::{Record, What};
-use super::rings::{Rings, SLACK, now};
+use super::rings::{Rings, now};
 use super::state::{First, Item, Look, Space, Task};
-use super::stop::while_stopped;
+use super::table::ByTid;
 
 /// The time of a trace: since it began.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +28,11 @@ impl Clock {
 }
 
 /// Records that are worked on before the rings are emptied again.
-const BATCH: usize = 2048;
+pub(super) const BATCH: usize = 2048;
 /// How long records are worked on before signals and the clock are looked at.
 const TURN: Duration = Duration::from_millis(50);
-/// A first look is tried so often, where a process cannot be stopped for it.
-const TRIES: u32 = 50;
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two tries to find processes quiet.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// Observes through the kernel's tracepoints. Nothing that it observes is its tracee.
 #[derive(Debug)]
@@ -46,40 +40,39 @@ pub struct KernelObserver {
     pub(super) options: Options,
     pub(super) rings: Rings,
     pub(super) clock: Clock,
-    pub(super) tasks: HashMap<Tid, Task>,
+    pub(super) tasks: ByTid<Task>,
     pub(super) spaces: BTreeMap<SpaceId, Space>,
     pub(super) last_space: u32,
     pub(super) queue: VecDeque<Item>,
     pub(super) looks: Vec<Look>,
     /// Looks at programs whose execve is still to be worked on.
-    pub(super) early: HashMap<Tid, (u64, u64, First)>,
+    pub(super) early: ByTid<(u64, u64, First)>,
     /// How processes end that have called exit_group(2).
-    pub(super) endings: HashMap<Tid, TaskEnd>,
+    pub(super) endings: ByTid<TaskEnd>,
     pub(super) launching: Option<Launching>,
     pub(super) launched: Option<Tid>,
     pub(super) launched_end: Option<TaskEnd>,
     out: Vec<Observation>,
     /// Records before this are of no interest: the first look knows better.
-    start: u64,
+    pub(super) start: u64,
     /// Records have been lost since the tasks were last counted.
-    lost: bool,
+    pub(super) lost: bool,
+    /// Records come faster than they can be told: so many calls were only counted since.
+    pub(super) skipped: Option<u64>,
     failed: Option<TraceError>,
     control: Control,
     files: Files,
     deadline: Option<Instant>,
     sampled: Instant,
-    let_go: bool,
-}
-
-/// What the first look at a process tells.
-struct Seen {
-    tasks: Vec<(Tid, std::sync::Arc<str>)>,
-    known: bool,
-    first: First,
+    pub(super) let_go: bool,
 }
 
 impl KernelObserver {
-    fn new(options: Options, rings: Rings, epoch: u64) -> Result<KernelObserver, TraceError> {
+    pub(super) fn new(
+        options: Options,
+        rings: Rings,
+        epoch: u64,
+    ) -> Result<KernelObserver, TraceError> {
         let control = Control::start().map_err(|source| TraceError::Request {
             request: "starting a thread",
             tid: None,
@@ -90,184 +83,26 @@ impl KernelObserver {
             options,
             rings,
             clock: Clock(epoch),
-            tasks: HashMap::new(),
+            tasks: ByTid::default(),
             spaces: BTreeMap::new(),
             last_space: 0,
             queue: VecDeque::new(),
             looks: Vec::new(),
-            early: HashMap::new(),
-            endings: HashMap::new(),
+            early: ByTid::default(),
+            endings: ByTid::default(),
             launching: None,
             launched: None,
             launched_end: None,
             out: Vec::new(),
             start: 0,
             lost: false,
+            skipped: None,
             failed: None,
             control,
             files: Files::start(),
             sampled: Instant::now(),
             let_go: false,
         })
-    }
-
-    /// Launches `program`, which is never stopped. Must be called while memtrace has one thread.
-    pub fn launch(
-        options: Options,
-        program: &Program,
-        rings: Rings,
-    ) -> Result<KernelObserver, TraceError> {
-        let epoch = now();
-        let mut started = launch::fork(program, &[])?;
-        let mut observer = KernelObserver::new(options, rings, epoch)?;
-        let pid = started.launching.pid;
-        let task = Task::new(pid, SpaceId(0), "".into());
-        observer.tasks.insert(pid, task);
-        observer.rings.watched.insert(pid);
-        observer.launched = Some(pid);
-        started.go()?;
-        observer.launching = Some(started.launching);
-        Ok(observer)
-    }
-
-    /// Begins to observe every task of the processes. Those that cannot be are reported; it fails
-    /// if none can.
-    pub fn attach(
-        options: Options,
-        pids: &[Tid],
-        rings: Rings,
-    ) -> Result<(KernelObserver, Vec<TraceError>), TraceError> {
-        let mut observer = KernelObserver::new(options, rings, now())?;
-        let mut refused = Vec::new();
-        let mut chosen = Vec::new();
-        for &pid in pids {
-            match process(pid) {
-                Ok(pid) if chosen.contains(&pid) => {}
-                Ok(pid) => chosen.push(pid),
-                Err(error) => refused.push(error),
-            }
-        }
-        if chosen.is_empty() {
-            return Err(refused.pop().unwrap_or(TraceError::Attach {
-                pid: Tid(0),
-                reason: "no process was named".into(),
-            }));
-        }
-        observer.rings.watched.extend(&chosen);
-        observer.first_looks(&chosen);
-        Ok((observer, refused))
-    }
-
-    /// Looks at the processes until a look shows one moment.
-    fn first_looks(&mut self, pids: &[Tid]) {
-        for tried in 0..TRIES {
-            let looked = while_stopped(pids, || {
-                let began = now();
-                let seen: Vec<(Tid, Seen)> = pids
-                    .iter()
-                    .filter_map(|&pid| Some((pid, see(pid)?)))
-                    .collect();
-                (began, now(), seen)
-            });
-            let Some((began, ended, seen)) = looked else {
-                continue;
-            };
-            let quiet = self.was_quiet(began, ended);
-            if quiet || tried + 1 == TRIES {
-                self.start = ended;
-                return self.begin_attached(began, seen, quiet);
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-
-    /// Whether no record of a watched process tells of anything between two moments.
-    fn was_quiet(&mut self, began: u64, ended: u64) -> bool {
-        let mut in_call = BTreeSet::new();
-        let mut quiet = true;
-        loop {
-            let complete = self.drain_until(ended);
-            while let Some(record) = self.rings.next() {
-                if !self.rings.watched.contains(&record.pid) {
-                    continue;
-                }
-                quiet &= record.time < began || ended < record.time;
-                let memory = |nr| call_info(Abi::X86_64, nr).is_some();
-                match record.what {
-                    What::Enter { nr, .. } if record.time < began && memory(nr) => {
-                        in_call.insert(record.tid);
-                    }
-                    What::Exit { .. } if record.time < began => {
-                        in_call.remove(&record.tid);
-                    }
-                    What::Ended { tid, .. } => {
-                        in_call.remove(&tid);
-                    }
-                    _ => {}
-                }
-            }
-            if complete {
-                break;
-            }
-            std::thread::sleep(Duration::from_nanos(SLACK));
-        }
-        quiet && in_call.is_empty()
-    }
-
-    /// Reads records up to `time`, of which none later is handed on. Whether those are all.
-    fn drain_until(&mut self, time: u64) -> bool {
-        let execs = self.rings.drain();
-        self.look_early(execs);
-        let complete = time <= self.rings.horizon;
-        self.rings.horizon = self.rings.horizon.min(time);
-        complete
-    }
-
-    fn begin_attached(&mut self, time: u64, seen: Vec<(Tid, Seen)>, quiet: bool) {
-        let mut spaces: Vec<(Tid, SpaceId)> = Vec::new();
-        for (pid, seen) in seen {
-            // A vfork child, say, shares the space of a process already looked at.
-            let shared = spaces
-                .iter()
-                .find(|(other, _)| sys::same_space(*other, pid) == Some(true));
-            let id = match shared {
-                Some(&(_, id)) => id,
-                None => {
-                    let First {
-                        snapshot,
-                        exe,
-                        brk_start,
-                        read_implies_exec,
-                    } = seen.first;
-                    let id = self.new_space(Space {
-                        known: seen.known,
-                        exe: exe.clone(),
-                        read_implies_exec,
-                        doubt: !quiet,
-                        ..Space::default()
-                    });
-                    self.push(
-                        time,
-                        Observed::SpaceBegan(SpaceBegan {
-                            space: id,
-                            pid,
-                            began: Began::Attach,
-                            exe,
-                            snapshot,
-                            known: seen.known,
-                            brk_start,
-                            read_implies_exec,
-                        }),
-                    );
-                    id
-                }
-            };
-            spaces.push((pid, id));
-            for (tid, comm) in seen.tasks {
-                let task = Task::new(pid, id, comm);
-                self.add_task(time, tid, task, None, TaskOrigin::Attach);
-            }
-        }
     }
 
     /// Something to tell.
@@ -321,12 +156,18 @@ impl KernelObserver {
         loop {
             let execs = self.rings.drain();
             self.look_early(execs);
+            if self.rings.is_full() {
+                self.skip();
+            }
             let mut count = 0;
             while count < BATCH
                 && let Some(record) = self.rings.next()
             {
                 self.record(record);
                 count += 1;
+            }
+            if count < BATCH {
+                self.skip_no_more();
             }
             self.hand_on(deliver, false);
             if count < BATCH || TURN < began.elapsed() {
@@ -343,7 +184,7 @@ impl KernelObserver {
         self.hand_on(deliver, true);
     }
 
-    fn hand_on(&mut self, deliver: &mut Deliver<'_>, idle: bool) {
+    pub(super) fn hand_on(&mut self, deliver: &mut Deliver<'_>, idle: bool) {
         while let Some(Item::Ready(_)) = self.queue.front()
             && let Some(Item::Ready(observation)) = self.queue.pop_front()
         {
@@ -367,7 +208,7 @@ impl KernelObserver {
         }
     }
 
-    fn record(&mut self, record: Record) {
+    pub(super) fn record(&mut self, record: Record) {
         let Record {
             time,
             pid,
@@ -455,6 +296,18 @@ impl KernelObserver {
         }
     }
 
+    /// From here on calls are counted and not told, until what has come in is worked off. Tasks, and
+    /// who is in which call, are known as before; the spaces are put right by the kernel's maps.
+    pub(super) fn skip(&mut self) {
+        self.skipped.get_or_insert(0);
+    }
+
+    pub(super) fn skip_no_more(&mut self) {
+        if let Some(skipped) = self.skipped.take().filter(|skipped| 0 < *skipped) {
+            self.push(self.rings.horizon, Observed::Lost(skipped));
+        }
+    }
+
     /// Nothing that is under way can be relied on; the kernel's maps put it right.
     fn records_lost(&mut self, time: u64, count: u64) {
         self.push(time, Observed::Lost(count));
@@ -478,7 +331,7 @@ impl KernelObserver {
     }
 
     /// Which tasks there are, after records of births and ends may have been lost.
-    fn count_tasks(&mut self) {
+    pub(super) fn count_tasks(&mut self) {
         let time = self.rings.horizon;
         let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
         for pid in pids {
@@ -549,202 +402,5 @@ impl KernelObserver {
         for signal in requests.forward() {
             let _ = sys::kill(program, signal);
         }
-    }
-
-    /// Looks at every space a last time, and leaves.
-    fn let_all_go(&mut self, deliver: &mut Deliver<'_>) {
-        self.let_go = true;
-        if self.spaces.is_empty() {
-            // The program's begin is still among the records.
-            self.catch_up(now(), deliver);
-        }
-        let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
-        let pids: Vec<Tid> = pids.into_iter().collect();
-        let mut left: BTreeSet<SpaceId> = self.spaces.keys().copied().collect();
-        for tried in 0..TRIES {
-            let readers: Vec<(SpaceId, Tid)> = self
-                .readers()
-                .into_iter()
-                .filter(|(id, _)| left.contains(id))
-                .collect();
-            if readers.is_empty() {
-                break;
-            }
-            let looked = while_stopped(&pids, || {
-                let began = now();
-                let seen: Vec<(SpaceId, Option<Resident>, Snapshot)> = readers
-                    .iter()
-                    .filter_map(|&(id, tid)| last(id, tid))
-                    .collect();
-                (began, now(), seen)
-            });
-            let Some((began, ended, seen)) = looked else {
-                break;
-            };
-            self.looks.clear();
-            for (id, resident, map) in seen {
-                self.add_last_look(id, began, ended, resident, map);
-            }
-            self.catch_up(ended, deliver);
-            if tried == 0 && std::mem::take(&mut self.lost) {
-                self.count_tasks();
-            }
-            self.settle(ended + 1);
-            left.retain(|id| self.spaces.get(id).is_some_and(|space| !space.looked));
-            self.cut_calls(ended, &left);
-            if !left.is_empty() {
-                std::thread::sleep(PAUSE);
-            }
-        }
-        self.end_all(&left);
-    }
-
-    /// Works on all records up to `time`.
-    fn catch_up(&mut self, time: u64, deliver: &mut Deliver<'_>) {
-        loop {
-            let complete = self.drain_until(time);
-            let mut worked = false;
-            while let Some(record) = self.rings.next() {
-                self.record(record);
-                worked = true;
-                if BATCH < self.queue.len() {
-                    self.hand_on(deliver, false);
-                }
-            }
-            if complete {
-                break;
-            }
-            if !worked {
-                std::thread::sleep(Duration::from_nanos(SLACK));
-            }
-        }
-    }
-
-    /// Calls that are still under way when watching ends: what they do is not waited for.
-    fn cut_calls(&mut self, time: u64, spaces: &BTreeSet<SpaceId>) {
-        let under_way: Vec<Tid> = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| task.call.is_some() && spaces.contains(&task.space))
-            .map(|(&tid, _)| tid)
-            .collect();
-        for tid in under_way {
-            let call = self
-                .tasks
-                .get_mut(&tid)
-                .and_then(|task| Some((task.call.take()?, task.space)));
-            let Some((call, space)) = call else { continue };
-            let entered = self.clock.at(call.entered);
-            self.push(
-                time,
-                Observed::CallCut {
-                    tid,
-                    space,
-                    entered,
-                    call: call.call,
-                    fetched: Vec::new(),
-                },
-            );
-            if let Some(space) = self.spaces.get_mut(&space) {
-                space.in_flight.retain(|other| *other != tid);
-            }
-            self.release(space, Some(tid), time);
-        }
-    }
-
-    fn end_all(&mut self, unverified: &BTreeSet<SpaceId>) {
-        let time = self.rings.horizon;
-        let ids: Vec<SpaceId> = self.spaces.keys().copied().collect();
-        for &id in &ids {
-            self.begin_as_shown(id);
-            self.release_all(id);
-            let known = self.spaces.get(&id).is_some_and(|space| space.known);
-            if known && unverified.contains(&id) {
-                let text =
-                    "the last map could not be compared: its process cannot be stopped for a \
-                            moment (another tracer has it?) and was never quiet"
-                        .to_owned();
-                let space = Some(id);
-                self.push(time, Observed::Note { space, text });
-            }
-        }
-        let mut tids: Vec<Tid> = self.tasks.drain().map(|(tid, _)| tid).collect();
-        tids.sort_unstable();
-        for tid in tids {
-            let end = TaskEnd::Gone;
-            self.push(time, Observed::TaskEnded { tid, end });
-        }
-        for space in ids {
-            let ended = Ended::Detach;
-            self.push(time, Observed::SpaceEnded { space, ended });
-        }
-        self.spaces.clear();
-    }
-}
-
-/// The last look at a space.
-fn last(id: SpaceId, tid: Tid) -> Option<(SpaceId, Option<Resident>, Snapshot)> {
-    let resident = procfs::Status::read(tid)
-        .ok()
-        .and_then(|status| status.resident());
-    let map = match cheap_to_walk(tid) {
-        true => procfs::smaps(tid).or_else(|_| procfs::maps(tid)),
-        false => procfs::maps(tid),
-    };
-    Some((id, resident, map.ok()?))
-}
-
-fn see(pid: Tid) -> Option<Seen> {
-    let tasks = procfs::tasks(pid).ok()?;
-    let tasks: Vec<_> = tasks
-        .into_iter()
-        .map(|tid| (tid, procfs::comm(tid)))
-        .collect();
-    let smaps = cheap_to_walk(pid)
-        .then(|| procfs::smaps(pid).ok())
-        .flatten();
-    let map = smaps.or_else(|| procfs::maps(pid).ok());
-    (!tasks.is_empty()).then(|| Seen {
-        tasks,
-        known: map.is_some(),
-        first: First {
-            snapshot: map.unwrap_or_default(),
-            exe: procfs::exe(pid),
-            brk_start: procfs::brk_start(pid),
-            read_implies_exec: procfs::read_implies_exec(pid),
-        },
-    })
-}
-
-/// The process that is meant, if it can be observed.
-fn process(pid: Tid) -> Result<Tid, TraceError> {
-    let refuse = |reason: &str| TraceError::Attach {
-        pid,
-        reason: reason.to_owned(),
-    };
-    if pid == Tid(std::process::id() as i32) {
-        return Err(refuse("that is memtrace itself"));
-    }
-    let status = procfs::Status::read(pid).map_err(|_| refuse("no such process"))?;
-    let pid = status.number("Tgid").map_or(pid, |pid| Tid(pid as i32));
-    if procfs::state(pid) == Some(b'Z') && status.number("Threads") == Some(1) {
-        return Err(refuse(
-            "it has ended already and waits to be reaped (a zombie)",
-        ));
-    }
-    if status.number("VmSize").is_none() && procfs::exe(pid).is_empty() {
-        return Err(refuse("it is a kernel thread, which has no address space"));
-    }
-    if procfs::is_32_bit(pid) {
-        return Err(refuse(
-            "it is a 32-bit program, whose calls the kernel's tracepoints do not show: use \
-             --backend ptrace",
-        ));
-    }
-    match procfs::maps(pid) {
-        Ok(_) => Ok(pid),
-        Err(error) => Err(refuse(&format!(
-            "its maps cannot be read ({error}): run as root (CAP_SYS_PTRACE)"
-        ))),
     }
 }

@@ -1,12 +1,11 @@
 //! What the kernel wrote into a ring, one record after the other
 //! (include/uapi/linux/perf_event.h, `enum perf_event_type`). Pure: bytes in, values out.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::abi::Prot;
 use crate::mm::{FileId, MapsEntry};
 use crate::units::{Addr, AddrRange, Tid};
 
+use super::table::{Points, Tids};
 use super::tracefs::Point;
 
 /// One record.
@@ -107,11 +106,7 @@ pub(super) fn time(record: &[u8]) -> Option<u64> {
 }
 
 /// Reads one record, if it tells of a process that is `watched`.
-pub(super) fn parse(
-    record: &[u8],
-    points: &HashMap<u16, Point>,
-    watched: &HashSet<Tid>,
-) -> Option<Record> {
+pub(super) fn parse(record: &[u8], points: &Points, watched: &Tids) -> Option<Record> {
     let kind = u32_at(record, 0)?;
     if kind == SAMPLE {
         let (pid, tid) = (tid_at(record, 8)?, tid_at(record, 12)?);
@@ -167,8 +162,8 @@ pub(super) fn parse(
     })
 }
 
-fn sample(raw: &[u8], points: &HashMap<u16, Point>) -> Option<What> {
-    Some(match points.get(&u16_at(raw, 0)?)? {
+fn sample(raw: &[u8], points: &Points) -> Option<What> {
+    Some(match points.get(u16_at(raw, 0)?)? {
         Point::Enter => {
             // A call has as many words as it has arguments.
             let arg = |i: usize| u64_at(raw, 16 + 8 * i).unwrap_or(0);

@@ -6,7 +6,7 @@
 //! that is made while others are being attached to. Records of other processes are dropped here.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,15 +18,16 @@ use crate::units::Tid;
 use super::super::error::TraceError;
 use super::super::sys::{self, PerfEvent, PerfRing};
 use super::record::{self, Record, What};
-use super::tracefs::{Point, tracepoints};
+use super::table::{Points, Tids};
+use super::tracefs::tracepoints;
 
 /// All rings together, and each of them, in bytes.
 const ALL_RINGS: usize = 64 << 20;
 const LARGEST_RING: usize = 16 << 20;
 const SMALLEST_RING: usize = 256 << 10;
-/// What was read and not yet worked on, at most: then the rings fill, and the kernel counts what is
-/// lost.
-const BACKLOG: usize = 256 << 20;
+/// What was read and not yet worked on, at most: beyond that, calls are no longer told. Were even
+/// that too slow, the rings would fill, and the kernel count what is lost.
+const BACKLOG: usize = 128 << 20;
 /// A record can reach its ring this much later than its time says: the task was interrupted between
 /// taking the time and writing, its virtual CPU perhaps for long.
 pub(super) const SLACK: u64 = 2_000_000;
@@ -48,13 +49,13 @@ struct Cpu {
 #[derive(Debug)]
 pub struct Rings {
     cpus: Vec<Cpu>,
-    points: HashMap<u16, Point>,
+    points: Points,
     /// Time of the next record of each CPU that has one.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     /// Records up to this time are complete.
     pub(super) horizon: u64,
     /// Processes whose records are wanted.
-    pub(super) watched: HashSet<Tid>,
+    pub(super) watched: Tids,
 }
 
 /// CLOCK_MONOTONIC in nanoseconds, which is the clock of the records.
@@ -142,13 +143,12 @@ impl Rings {
                 scanned: 0,
             });
         }
-        let points = tracepoints.iter().map(|point| (point.id, point.point));
         Ok(Rings {
             cpus,
-            points: points.collect(),
+            points: Points::new(&tracepoints),
             heads: BinaryHeap::new(),
             horizon: 0,
-            watched: HashSet::new(),
+            watched: Tids::default(),
         })
     }
 
@@ -167,6 +167,16 @@ impl Rings {
         !self.heads.is_empty()
     }
 
+    /// Bytes that were read and not yet worked on.
+    fn backlog(&self) -> usize {
+        self.cpus.iter().map(|cpu| cpu.bytes.len() - cpu.at).sum()
+    }
+
+    /// Whether more has come in than can be kept.
+    pub(super) fn is_full(&self) -> bool {
+        BACKLOG / 2 < self.backlog()
+    }
+
     /// The time of the next record.
     pub(super) fn next_time(&self) -> Option<u64> {
         self.heads.peek().map(|&Reverse((time, _))| time)
@@ -181,8 +191,7 @@ impl Rings {
     /// their new map can be looked at.
     pub(super) fn drain(&mut self) -> Vec<Tid> {
         let began = now();
-        let backlog: usize = self.cpus.iter().map(|cpu| cpu.bytes.len() - cpu.at).sum();
-        if BACKLOG < backlog {
+        if BACKLOG < self.backlog() {
             return Vec::new();
         }
         self.horizon = began.saturating_sub(SLACK);
@@ -246,12 +255,7 @@ impl Cpu {
     }
 
     /// Looks through what has just been read for new processes and finished execs.
-    fn scan(
-        &mut self,
-        points: &HashMap<u16, Point>,
-        watched: &mut HashSet<Tid>,
-        execs: &mut Vec<Tid>,
-    ) {
+    fn scan(&mut self, points: &Points, watched: &mut Tids, execs: &mut Vec<Tid>) {
         use record::{EXECVE, EXECVEAT};
         while let Some(rest) = self.bytes.get(self.scanned..)
             && let Some(length) = record::length(rest)
