@@ -9,7 +9,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use support::*;
@@ -416,15 +415,6 @@ fn one_refusal_among_several_harms_none_of_them() {
     target.ends_well();
 }
 
-/// A copy of memtrace that everybody may run.
-fn for_everybody(folder: &std::path::Path) -> std::path::PathBuf {
-    let copy = folder.join("memtrace");
-    fs::copy(MEMTRACE, &copy).expect("a copy of memtrace");
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("an open folder");
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("an open file");
-    copy
-}
-
 #[test]
 fn a_process_of_another_user_is_refused() {
     if !is_root() {
@@ -434,7 +424,7 @@ fn a_process_of_another_user_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let memtrace = for_everybody(folder.path());
     let ended = run(Command::new(memtrace)
-        .args(["-p", &target.pid().to_string()])
+        .args(["-q", "-p", &target.pid().to_string()])
         .current_dir("/")
         .uid(65534)
         .gid(65534));

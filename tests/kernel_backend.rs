@@ -10,7 +10,9 @@ mod support;
 
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use support::*;
 
 const KERNEL: &[&str] = &["--backend", "kernel"];
@@ -40,13 +42,25 @@ fn watching(pid: i32, log: &Path) -> Attached {
     attached
 }
 
+/// Not optimized, memtrace does not keep up with threads that call without a pause: at its end it counts
+/// what it has no time to tell, and takes the kernel's map over.
+const UNOPTIMIZED: &[&str] = match cfg!(debug_assertions) {
+    true => &["events lost", "resynced"],
+    false => &[],
+};
+
+#[track_caller]
+fn assert_exact_but_for(report: &Report, known: &[&str]) {
+    let mut problems = report.problems();
+    problems.retain(|problem| !known.iter().any(|known| problem.contains(known)));
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
 /// As exact as can be told where nothing stands still at its end: no last look at what ended.
 #[track_caller]
 fn assert_exact_but_for_ends(report: &Report) {
-    let mut problems = report.problems();
-    let end = [UNSEEN, UNCHECKED, "resident is"];
-    problems.retain(|problem| !end.iter().any(|end| problem.contains(end)));
-    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    let ends = [&[UNSEEN, UNCHECKED, "resident is"], UNOPTIMIZED].concat();
+    assert_exact_but_for(report, &ends);
 }
 
 /// Watches for a while, stops by `signal`, and wants everything as before.
@@ -62,7 +76,7 @@ fn comes_and_goes(threads: usize, mode: &str, signal: i32) {
     assert_eq!(tracer_of(target.pid()), Some(0), "it is nobody's tracee");
     let Traced { ended, report } = attached.stop(signal);
     assert_eq!(ended.status(), 0, "{ended:?}");
-    report.assert_exact();
+    assert_exact_but_for(&report, UNOPTIMIZED);
     assert_eq!(report.0["backend"], "kernel");
     let space = &report.spaces()[0];
     assert_eq!(
@@ -79,13 +93,11 @@ fn a_running_process_is_watched_and_left() {
 }
 
 #[test]
-#[ignore = "ending takes too long while several threads make calls without a pause"]
 fn all_threads_are_watched_and_left() {
     comes_and_goes(2, "work", libc::SIGTERM);
 }
 
 #[test]
-#[ignore = "ending takes too long while several threads make calls without a pause"]
 fn threads_being_created_meanwhile_are_watched() {
     comes_and_goes(1, "churn", libc::SIGINT);
 }
@@ -204,6 +216,9 @@ fn a_process_that_is_traced_already_can_be_watched() {
     let Traced { ended, report } = watcher.stop(libc::SIGINT);
     assert_eq!(ended.status(), 0, "{}", ended.stderr);
     assert_exact_but_for_ends(&report);
+    let note = report.0["notes"].to_string();
+    let by = format!("traced by memtrace ({})", tracer.running.pid());
+    assert!(note.contains(&by), "who traces it is not told: {note}");
     tracer.stop(libc::SIGINT);
 }
 
@@ -226,5 +241,183 @@ fn a_killed_memtrace_leaves_nothing_behind() {
     target.advances();
     assert_eq!(tracer_of(target.pid()), Some(0));
     assert_eq!(mounts(), before);
+    target.ends_well();
+}
+
+// ── which of the two ────────────────────────────────────────────────────────────────────────────────────
+
+/// What memtrace says when it attaches with these options and is ended.
+#[track_caller]
+fn said(target: &Target, options: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let pid = target.pid().to_string();
+    let mut all = vec!["-p", &pid, "--duration", "300ms", "--log"];
+    all.push(log.to_str().expect("UTF-8"));
+    all.extend(options);
+    let ended = run(&mut memtrace::<&str>(&all, &[]));
+    assert_eq!(ended.status(), 0, "{}", ended.stderr);
+    let is_about = |line: &&str| line.starts_with("memtrace: backend");
+    let lines: Vec<&str> = ended.stderr.lines().filter(is_about).collect();
+    assert!(lines.len() <= 1, "{lines:?}");
+    lines.concat()
+}
+
+#[test]
+fn a_running_process_is_watched_by_the_kernel_unless_only_a_tracer_can_tell() {
+    if !is_offered() {
+        return;
+    }
+    let target = Target::start(1, "sleep");
+    assert!(said(&target, &[]).starts_with("memtrace: backend kernel: nothing is stopped"));
+    assert_eq!(said(&target, &["-q"]), "", "-q is quiet");
+    assert_eq!(said(&target, &KERNEL), "", "who says it knows it");
+    for options in [
+        &["-k"][..],
+        &["--verify=every"],
+        &["-e", "prctl"],
+        &["--format", "strace"],
+    ] {
+        let line = said(&target, options);
+        let name = options[0].split('=').next().expect("an option");
+        assert!(line.starts_with("memtrace: backend ptrace: "), "{line}");
+        assert!(line.contains(name), "{options:?}: {line}");
+    }
+    target.is_untouched();
+    target.ends_well();
+}
+
+/// memtrace as a user who may do nothing in particular, on a process of that user.
+fn as_nobody(folder: &Path, options: &[&str], pid: i32) -> Ended {
+    let pid = pid.to_string();
+    let copy = for_everybody(folder);
+    let mut command = Command::new(copy);
+    command
+        .args(options)
+        .args(["--duration", "100ms", "-p", &pid]);
+    run(command.current_dir("/").uid(65534).gid(65534))
+}
+
+#[test]
+fn without_privileges_it_says_what_is_missing_or_is_a_tracer() {
+    if !is_root() {
+        return skipped("only root can be two users");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut sleep = Command::new("/bin/sleep");
+    let target = Running::start(sleep.arg("100").uid(65534).gid(65534).current_dir("/"));
+    let ended = as_nobody(folder.path(), &["-q", "--backend", "kernel"], target.pid());
+    assert_eq!(ended.status(), 125, "{ended:?}");
+    let line = ended.one_line();
+    assert!(
+        line.contains("cannot observe here") && line.contains("run as root"),
+        "{line}"
+    );
+    let ended = as_nobody(folder.path(), &[], target.pid());
+    assert_eq!(ended.status(), 0, "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("memtrace: backend ptrace: every call is stopped, as the kernel"),
+        "{}",
+        ended.stderr
+    );
+}
+
+// ── refusals ────────────────────────────────────────────────────────────────────────────────────────────
+
+#[track_caller]
+fn refused(options: &[&str], pid: i32) -> String {
+    let pid = pid.to_string();
+    let all = [&["-q", "-p", &pid], options].concat();
+    let ended = run(&mut memtrace::<&str>(&all, &[]));
+    assert_eq!(ended.status(), 125, "{ended:?}");
+    ended.one_line().to_owned()
+}
+
+#[test]
+fn what_has_no_address_space_is_refused_in_one_line() {
+    if !is_offered() {
+        return;
+    }
+    if status_line(2, "Name").as_deref() == Some("kthreadd") {
+        let line = refused(KERNEL, 2);
+        assert!(line.contains("kernel thread"), "{line}");
+    }
+    let mut zombie = Command::new("/bin/true").spawn().expect("true");
+    let pid = zombie.id() as i32;
+    until("it is a zombie", || state_of(pid) == Some('Z'));
+    assert!(refused(KERNEL, pid).contains("zombie"));
+    zombie.wait().expect("true ended");
+    assert!(refused(KERNEL, pid).contains("no such process"));
+}
+
+#[test]
+fn a_32_bit_program_is_refused_and_left_to_ptrace() {
+    if !is_offered() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, program) = (folder.path().join("wait.c"), folder.path().join("wait"));
+    // pause(2), for which nobody needs a library.
+    let text = "void _start(void) { for (;;) __asm__ volatile(\"int $0x80\" :: \"a\"(29)); }";
+    fs::write(&source, text).expect("a source");
+    let mut compile = Command::new("gcc");
+    compile.args(["-m32", "-nostdlib", "-static", "-fno-pie", "-no-pie", "-o"]);
+    let compiled = compile.arg(&program).arg(&source).output();
+    if !compiled.is_ok_and(|compiled| compiled.status.success()) {
+        return skipped("gcc does not compile for 32 bits");
+    }
+    let mut target = Running::start(&mut Command::new(&program));
+    if target.has_ended() {
+        return skipped("this kernel does not run 32-bit programs");
+    }
+    let line = refused(KERNEL, target.pid());
+    assert!(line.contains("32-bit") && line.contains("ptrace"), "{line}");
+    let pid = target.pid().to_string();
+    let ended = run(&mut memtrace::<&str>(
+        &["--duration", "100ms", "-p", &pid],
+        &[],
+    ));
+    assert_eq!(ended.status(), 0, "{ended:?}");
+    let line = format!("backend ptrace: every call is stopped, as {pid} is a 32-bit program");
+    assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+}
+
+#[test]
+fn rings_that_do_not_fit_into_the_limit_are_refused_in_one_line() {
+    if !is_offered() {
+        return;
+    }
+    if !is_root() {
+        return skipped("only root can do without one privilege");
+    }
+    // What the same user has locked already counts: that of this one is beyond everybody's limit.
+    let target = Target::start(1, "sleep");
+    let folder = tempfile::tempdir().expect("a folder");
+    let holder = watching(target.pid(), &folder.path().join("log"));
+    let mut limited = Command::new("setpriv");
+    limited.args(["--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock"]);
+    limited.args([
+        "prlimit",
+        "--memlock=0",
+        MEMTRACE,
+        "-qq",
+        "--backend",
+        "kernel",
+        "/bin/true",
+    ]);
+    let Ok(tried) = limited.output() else {
+        return skipped("no setpriv");
+    };
+    let line = String::from_utf8_lossy(&tried.stderr).into_owned();
+    if tried.status.code() == Some(0) {
+        return skipped("no limit holds here (kernel.perf_event_paranoid is -1?)");
+    }
+    assert!(
+        line.lines().count() == 1 && line.contains("no memory for its rings"),
+        "{line}"
+    );
+    holder.stop(libc::SIGINT);
     target.ends_well();
 }

@@ -629,12 +629,14 @@ pub(super) fn perf_redirect(event: BorrowedFd<'_>, leader: BorrowedFd<'_>) -> io
     check(result.into()).map(drop)
 }
 
-/// Leaves the descriptors that are open now to a child, which drops them once this process has ended.
+/// Leaves the descriptors that are open now to a child, which drops them once this process has ended:
+/// from `highest` down, so that somebody who opens the same tracepoints meanwhile, from the first on,
+/// meets it half way and finds the rest still open.
 ///
 /// To drop the last descriptor of a tracepoint, the kernel waits until no CPU can be in it any more
 /// (kernel/trace/trace_event_perf.c, `perf_trace_event_unreg`): some 40 ms for each, one after the
 /// other, and nobody needs to wait with it.
-pub(super) fn close_after_exit() {
+pub(super) fn close_after_exit(highest: RawFd) {
     let mut ends = [0; 2];
     // SAFETY: `ends` outlives the call, which stores two descriptors.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
@@ -654,6 +656,9 @@ pub(super) fn close_after_exit() {
         while libc::read(read, (&raw mut byte).cast(), 1) == -1
             && *libc::__errno_location() == libc::EINTR
         {}
+        for fd in (0..=highest).rev() {
+            libc::close(fd);
+        }
         libc::_exit(0);
     }
 }

@@ -1,5 +1,7 @@
 //! What is measured, and what is wanted of it.
 
+#[path = "kernel.rs"]
+mod kernel;
 #[path = "stacks.rs"]
 mod stacks;
 
@@ -12,7 +14,7 @@ use std::rc::Rc;
 use crate::process::{Beside, Ran, is_traced_by, run, until};
 use crate::programs::{Found, find, go_server, java_classes, python};
 
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 24] = [
     "pairs",
     "pairs8",
     "calls",
@@ -32,6 +34,11 @@ pub const NAMES: [&str; 19] = [
     "stacks-node",
     "stacks-java",
     "stacks-go",
+    "kernel-get",
+    "kernel-set",
+    "kernel-pairs",
+    "kernel-gap",
+    "kernel-idle",
 ];
 
 /// How each is run, for who reads the numbers.
@@ -39,6 +46,7 @@ pub const CONTENDERS: &str = "strace is `strace -f --seccomp-bpf -e trace=%memor
     memtrace is `memtrace -q -o FILE`; median [min – max]";
 
 /// The programs under comparison.
+#[derive(Clone)]
 pub struct Tools {
     pub memtrace: PathBuf,
     pub strace: Found<PathBuf>,
@@ -220,6 +228,11 @@ pub fn prepare(name: &'static str, tools: &Tools) -> Found<Case> {
         "stacks-java" => stacks::start(name, tools, &java_start()?),
         "stacks-go" => stacks::start(name, tools, &go_start()?),
         "redis" => redis(name, tools),
+        "kernel-get" => kernel::redis(name, tools, "get"),
+        "kernel-set" => kernel::redis(name, tools, "set"),
+        "kernel-pairs" => Ok(kernel::pairs(name, tools, pairs)),
+        "kernel-gap" => Ok(kernel::gap(name, tools)),
+        "kernel-idle" => kernel::idle(name, tools),
         "memory" => Ok(memory(name, tools)),
         "trace" => Ok(trace(name, tools)),
         _ => Err("no such case".to_owned()),

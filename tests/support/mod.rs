@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -296,6 +296,15 @@ pub fn memtrace<S: AsRef<OsStr>>(options: &[&str], program: &[S]) -> Command {
         command.arg("--").args(program);
     }
     command
+}
+
+/// A copy of memtrace that everybody may run.
+pub fn for_everybody(folder: &Path) -> PathBuf {
+    let copy = folder.join("memtrace");
+    fs::copy(MEMTRACE, &copy).expect("a copy of memtrace");
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("an open folder");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("an open file");
+    copy
 }
 
 /// A trace that was recorded, and how what was traced ended.

@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -36,8 +36,8 @@ pub(super) const SLACK: u64 = 2_000_000;
 struct Cpu {
     ring: PerfRing,
     leader: OwnedFd,
-    /// Kept open; they write into the same ring.
-    _events: Vec<OwnedFd>,
+    /// They write into the same ring.
+    events: Vec<OwnedFd>,
     bytes: Vec<u8>,
     /// Bytes before this one have been handed on.
     at: usize,
@@ -137,7 +137,7 @@ impl Rings {
             cpus.push(Cpu {
                 ring,
                 leader,
-                _events: events,
+                events,
                 bytes: Vec::new(),
                 at: 0,
                 scanned: 0,
@@ -241,7 +241,9 @@ impl Rings {
 
 impl Drop for Rings {
     fn drop(&mut self) {
-        sys::close_after_exit();
+        let events = self.cpus.iter().flat_map(|cpu| &cpu.events);
+        let highest = events.map(|event| event.as_raw_fd()).max();
+        sys::close_after_exit(highest.unwrap_or_default());
         self.cpus.drain(..).for_each(std::mem::forget);
     }
 }
