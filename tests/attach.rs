@@ -322,7 +322,8 @@ fn memtrace_attach_pid_is_the_same_as_p() {
 
 #[track_caller]
 fn refused(pid: &str) -> String {
-    let ended = run(&mut memtrace::<&str>(&["-q", "-p", pid], &[]));
+    let options = ["-q", "--backend", "ptrace", "-p", pid];
+    let ended = run(&mut memtrace::<&str>(&options, &[]));
     assert_eq!(ended.status(), 125, "{ended:?}");
     ended.one_line().to_owned()
 }

@@ -121,7 +121,7 @@ fn rings(trace: &Trace, options: &Options) -> Result<(Option<Rings>, Option<Stri
         (Backend::Ptrace, _) | (Backend::Auto, Target::Launch(_)) => return Ok((None, None)),
         (Backend::Auto, Target::Attach(pids)) => pids,
     };
-    let rings = match needs_ptrace(trace, options, pids) {
+    let rings = match needs_ptrace(trace, pids) {
         Some(why) => Err(why),
         None => Rings::open(&options.extra).map_err(|error| error.to_string()),
     };
@@ -139,14 +139,11 @@ fn rings(trace: &Trace, options: &Options) -> Result<(Option<Rings>, Option<Stri
 }
 
 /// Why only a tracer can tell what is asked of running processes.
-fn needs_ptrace(trace: &Trace, options: &Options, pids: &[i32]) -> Option<String> {
+fn needs_ptrace(trace: &Trace, pids: &[i32]) -> Option<String> {
     let why = match () {
         () if trace.stacks => "-k reads the stacks of stopped tasks",
         () if matches!(trace.verify, Verify::Every(_)) => {
             "--verify=every compares while nothing moves"
-        }
-        () if !options.extra.is_empty() => {
-            "-e names calls whose arguments are read while they are stopped"
         }
         () if trace.format == Format::Strace => {
             "--format strace shows signals and unfinished calls"

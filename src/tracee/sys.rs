@@ -629,6 +629,14 @@ pub(super) fn perf_redirect(event: BorrowedFd<'_>, leader: BorrowedFd<'_>) -> io
     check(result.into()).map(drop)
 }
 
+/// Makes `event` tell nothing more.
+pub(super) fn perf_disable(event: BorrowedFd<'_>) -> io::Result<()> {
+    const DISABLE: libc::c_ulong = 0x2401; // PERF_EVENT_IOC_DISABLE
+    // SAFETY: the request takes a flag and touches no memory of ours.
+    let result = unsafe { libc::ioctl(event.as_raw_fd(), DISABLE, 0) };
+    check(result.into()).map(drop)
+}
+
 /// Leaves the descriptors that are open now to a child, which drops them once this process has ended:
 /// from `highest` down, so that somebody who opens the same tracepoints meanwhile, from the first on,
 /// meets it half way and finds the rest still open.

@@ -100,7 +100,7 @@ impl KernelObserver {
                     .collect();
                 (began, now(), seen)
             });
-            let Some((began, ended, seen)) = looked else {
+            let Some(((began, ended, seen), _)) = looked else {
                 continue;
             };
             let quiet = self.was_quiet(began, ended, &mut in_call);

@@ -14,15 +14,17 @@ use super::observer::{BATCH, KernelObserver, PAUSE};
 use super::rings::{SLACK, now};
 use super::stop::while_stopped;
 
-/// How long the end may take to tell what has come in; what is left then is counted.
-const BUDGET: Duration = Duration::from_millis(500);
+/// How long the end may take to tell what has come in; then, to count what is left; and what even that
+/// leaves is thrown away unread.
+const TELLING: Duration = Duration::from_millis(300);
+const COUNTING: Duration = Duration::from_millis(200);
 /// So often everything is stopped for a last look.
 const STOPS: u32 = 3;
 
 impl KernelObserver {
     /// Looks at every space a last time, and leaves.
     pub(super) fn let_all_go(&mut self, deliver: &mut Deliver<'_>) {
-        let until = Instant::now() + BUDGET;
+        let until = Instant::now() + TELLING;
         self.let_go = true;
         // Who was born and what has begun meanwhile is still among the records.
         self.catch_up(now(), until, deliver);
@@ -47,11 +49,13 @@ impl KernelObserver {
                     .collect();
                 (began, now(), seen)
             });
-            let Some((began, ended, seen)) = looked else {
+            let Some(((began, ended, seen), stood_still)) = looked else {
                 break;
             };
             self.looks.clear();
-            for (id, resident, map) in seen {
+            // Without records only a stop shows that nothing happened meanwhile.
+            let seen = seen.into_iter().filter(|_| stood_still || !self.deaf);
+            for (id, resident, map) in seen.collect::<Vec<_>>() {
                 self.add_last_look(id, began, ended, resident, map);
             }
             self.catch_up(ended, until, deliver);
@@ -76,7 +80,7 @@ impl KernelObserver {
             .collect()
     }
 
-    /// Works on all records up to `time`, and tells what they tell as long as there is time.
+    /// Works on all records up to `time`, and tells what they tell, until it gets too late for that.
     fn catch_up(&mut self, time: u64, until: Instant, deliver: &mut Deliver<'_>) {
         loop {
             let complete = self.drain_until(time);
@@ -84,7 +88,11 @@ impl KernelObserver {
             while let Some(record) = self.rings.next() {
                 if count.is_multiple_of(BATCH / 8) {
                     self.hand_on(deliver, false);
-                    if until < Instant::now() {
+                    let now = Instant::now();
+                    if until + COUNTING < now {
+                        return self.throw_away();
+                    }
+                    if until < now {
                         self.skip();
                     }
                 }
@@ -100,6 +108,14 @@ impl KernelObserver {
             }
         }
         self.skip_no_more();
+    }
+
+    /// Stops recording, and takes what has been recorded for lost.
+    fn throw_away(&mut self) {
+        self.skip_no_more();
+        let lost = self.rings.throw_away();
+        self.records_lost(now(), lost);
+        self.deaf = true;
     }
 
     /// Calls that are still under way when watching ends: what they do is not waited for.

@@ -65,6 +65,8 @@ pub struct KernelObserver {
     deadline: Option<Instant>,
     sampled: Instant,
     pub(super) let_go: bool,
+    /// Recording has been stopped.
+    pub(super) deaf: bool,
 }
 
 impl KernelObserver {
@@ -102,6 +104,7 @@ impl KernelObserver {
             files: Files::start(),
             sampled: Instant::now(),
             let_go: false,
+            deaf: false,
         })
     }
 
@@ -309,7 +312,7 @@ impl KernelObserver {
     }
 
     /// Nothing that is under way can be relied on; the kernel's maps put it right.
-    fn records_lost(&mut self, time: u64, count: u64) {
+    pub(super) fn records_lost(&mut self, time: u64, count: u64) {
         self.push(time, Observed::Lost(count));
         self.lost = true;
         for task in self.tasks.values_mut() {

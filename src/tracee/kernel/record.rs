@@ -105,6 +105,14 @@ pub(super) fn time(record: &[u8]) -> Option<u64> {
     }
 }
 
+/// The process that made it.
+pub(super) fn pid(record: &[u8]) -> Option<Tid> {
+    match u32_at(record, 0)? {
+        SAMPLE => tid_at(record, HEADER),
+        _ => tid_at(record, record.len().checked_sub(TRAILER)?),
+    }
+}
+
 /// Reads one record, if it tells of a process that is `watched`.
 pub(super) fn parse(record: &[u8], points: &Points, watched: &Tids) -> Option<Record> {
     let kind = u32_at(record, 0)?;

@@ -213,6 +213,31 @@ impl Rings {
         execs
     }
 
+    /// Ends all recording and drops what has not been worked on: how many records of watched processes
+    /// that were.
+    pub(super) fn throw_away(&mut self) -> u64 {
+        for cpu in &self.cpus {
+            for event in cpu.events.iter().chain([&cpu.leader]) {
+                let _ = sys::perf_disable(event.as_fd());
+            }
+        }
+        self.heads.clear();
+        let mut count = 0;
+        for cpu in &mut self.cpus {
+            cpu.ring.take(&mut cpu.bytes);
+            while let Some(rest) = cpu.bytes.get(cpu.at..)
+                && let Some(length) = record::length(rest)
+            {
+                let pid = rest.get(..length).and_then(record::pid);
+                count += u64::from(pid.is_some_and(|pid| self.watched.contains(&pid)));
+                cpu.at += length;
+            }
+            cpu.bytes.clear();
+            (cpu.at, cpu.scanned) = (0, 0);
+        }
+        count
+    }
+
     /// The next record in order of time, if those of its time are complete.
     pub(super) fn next(&mut self) -> Option<Record> {
         loop {

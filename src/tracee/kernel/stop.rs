@@ -18,12 +18,15 @@ const PAUSE: Duration = Duration::from_micros(50);
 
 /// Stops every task of `pids` that may be stopped, looks, and lets them go. Processes that could
 /// not be stopped (another tracer has them, or permissions are missing) go on meanwhile: whoever
-/// looks must be able to tell.
+/// looks must be able to tell, by the records or by what this returns beside: whether all stood still.
 ///
 /// In a thread of its own, whose end sets free what did not come to its stop in time.
-pub(super) fn while_stopped<T: Send>(pids: &[Tid], look: impl FnOnce() -> T + Send) -> Option<T> {
+pub(super) fn while_stopped<T: Send>(
+    pids: &[Tid],
+    look: impl FnOnce() -> T + Send,
+) -> Option<(T, bool)> {
     let work = || {
-        let stopped = stop(pids);
+        let (stopped, all) = stop(pids);
         let seen = look();
         for (tid, signal) in stopped {
             match signal {
@@ -34,28 +37,36 @@ pub(super) fn while_stopped<T: Send>(pids: &[Tid], look: impl FnOnce() -> T + Se
                 }
             }
         }
-        seen
+        (seen, all)
     };
     thread::scope(|scope| scope.spawn(work).join().ok())
 }
 
 /// The tasks that stand still, each with the signal to deliver when it goes on (0: none), or `None`
-/// where our own request stopped it.
-fn stop(pids: &[Tid]) -> Vec<(Tid, Option<i32>)> {
+/// where our own request stopped it; and whether those are all.
+fn stop(pids: &[Tid]) -> (Vec<(Tid, Option<i32>)>, bool) {
     let began = Instant::now();
+    let mut all = !pids.is_empty();
     let mut tasks: BTreeMap<Tid, Option<Option<i32>>> = BTreeMap::new();
     loop {
         // Threads are made until the last of their makers stands still.
         let mut new = false;
+        let mut refused = false;
         for tid in pids
             .iter()
             .flat_map(|&pid| procfs::tasks(pid).unwrap_or_default())
         {
             let at = Pid::from_raw(tid.0);
-            if !tasks.contains_key(&tid) && ptrace::seize(at, ptrace::Options::empty()).is_ok() {
-                let _ = ptrace::interrupt(at);
-                tasks.insert(tid, None);
-                new = true;
+            if tasks.contains_key(&tid) {
+                continue;
+            }
+            match ptrace::seize(at, ptrace::Options::empty()) {
+                Ok(()) => {
+                    let _ = ptrace::interrupt(at);
+                    tasks.insert(tid, None);
+                    new = true;
+                }
+                Err(_) => refused = true,
             }
         }
         let moving = |tasks: &BTreeMap<_, Option<_>>| tasks.values().any(Option::is_none);
@@ -66,13 +77,13 @@ fn stop(pids: &[Tid]) -> Vec<(Tid, Option<i32>)> {
             }
         }
         if !new || PATIENCE <= began.elapsed() {
+            all &= !new && !refused && !moving(&tasks);
             break;
         }
     }
     let stopped = tasks.into_iter();
-    stopped
-        .filter_map(|(tid, stop)| Some((tid, stop?)))
-        .collect()
+    let stopped = stopped.filter_map(|(tid, stop)| Some((tid, stop?)));
+    (stopped.collect(), all)
 }
 
 /// Takes note of a stop of the task. Whether the task is still there.
