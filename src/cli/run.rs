@@ -446,27 +446,26 @@ impl<'a> Pipeline<'a> {
 
     /// Makes frames of the copy of a stack; what they refer to is told first.
     fn unwind(&mut self, observation: &mut Observation) {
-        let Observed::Call(call) = &mut observation.what else {
+        let (tid, space, stack) = match &mut observation.what {
+            Observed::Call(call) => (call.tid, call.space, &mut call.stack),
+            Observed::Touched(touched) => (touched.tid, touched.space, &mut touched.stack),
+            _ => return,
+        };
+        let Stack::Raw(raw) = stack else { return };
+        let Some(state) = self.timeline.spaces.get(&space) else {
             return;
         };
-        let Stack::Raw(raw) = &call.stack else { return };
-        let Some(state) = self.timeline.spaces.get(&call.space) else {
-            return;
-        };
-        let whose = (call.space, state.pid);
+        let whose = (space, state.pid);
         let id = self
             .unwinder
             .unwind(raw, whose, &state.model, &mut self.told);
         if let Some(names) = &self.names {
-            let whose = Whose {
-                tid: call.tid,
-                pid: state.pid,
-                space: call.space,
-            };
+            let pid = state.pid;
+            let whose = Whose { tid, pid, space };
             let range = |path: &str| code_of(path, &state.model);
             names.told(&self.told, whose, raw, range);
         }
-        call.stack = Stack::Known(id);
+        *stack = Stack::Known(id);
         let time = observation.time;
         for what in std::mem::take(&mut self.told) {
             self.observe(Observation { time, what });

@@ -142,6 +142,7 @@ impl Collector {
             }
             EventKind::CallEntered { .. }
             | EventKind::Sample(_)
+            | EventKind::Touched(_)
             | EventKind::Signal(_)
             | EventKind::Note(_)
             | EventKind::Lost(_)

@@ -14,6 +14,7 @@ use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
 use super::failures::Refusals;
 use super::places::PlaceBytes;
+use super::touched::Touches;
 
 /// Everything that a trace tells in sums.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -224,6 +225,8 @@ pub struct SpaceReport {
     pub charged: Charged,
     /// Physical memory; `None` if it was never measured.
     pub resident: Option<ResidentReport>,
+    /// What was touched, if page faults were recorded.
+    pub touched: Option<Touches>,
     /// Maximal runs of equal rights, sharing and backing.
     pub mappings: Figure<u64>,
     /// Its calls by name.

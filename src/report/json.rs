@@ -13,6 +13,7 @@ use crate::units::{Addr, Bytes, SpaceId};
 use super::facts::*;
 use super::failures::refusals;
 use super::places::{Place, PlaceBytes};
+use super::touched::Touches;
 
 /// The name and version of the object.
 pub const SCHEMA: &str = "memtrace.report/1";
@@ -197,6 +198,7 @@ fn space(space: &SpaceReport) -> Value {
         "committed": committed,
         "charged": charged(&space.charged),
         "resident": resident(space.resident.as_ref()),
+        "touched": space.touched.as_ref().map(touches),
         "mappings": count_figure(&space.mappings),
         "calls": calls(space),
         "flow": flow(&space.flow),
@@ -348,6 +350,16 @@ fn charged(charged: &Charged) -> Value {
 }
 
 /// Every key is there; what was not measured is null.
+/// Page faults, and the bytes they touched.
+pub(super) fn touches(of: &Touches) -> Value {
+    let Touches {
+        faults,
+        recorded,
+        bytes,
+    } = of;
+    json!({"bytes": bytes.0, "faults": faults, "recorded": recorded})
+}
+
 fn resident(resident: Option<&ResidentReport>) -> Value {
     let parts = resident.and_then(|resident| resident.parts);
     json!({

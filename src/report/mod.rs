@@ -18,6 +18,7 @@ mod replay;
 mod space;
 mod stack;
 mod summary;
+mod touched;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,3 +29,4 @@ pub use places::{Place, PlaceBytes};
 pub use replay::{replay, replay_into};
 pub use stack::{Code, Step, Steps};
 pub use summary::Summary;
+pub use touched::Touches;

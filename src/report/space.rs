@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::mm::{Flow, Span, Totals, Verb};
 use crate::timeline::{
-    Began, CallEvent, CheckCause, Checked, Ended, Resident, SpaceState, TaskEnd,
+    Began, CallEvent, CheckCause, Checked, Ended, Resident, SpaceState, TaskEnd, TouchEvent,
 };
 use crate::units::{Bytes, SpaceId, Tid, Timestamp};
 
@@ -15,6 +15,7 @@ use super::facts::{
 };
 use super::ledger::{Cause, Ledger};
 use super::places::PlaceBytes;
+use super::touched::TouchedPages;
 
 /// The places at the peak of one figure: read when the figure leaves it, not on the way up.
 #[derive(Debug, Default)]
@@ -44,6 +45,7 @@ pub(super) struct Living {
     /// Charge read from smaps, as long as nothing has changed since.
     charged: Option<Bytes>,
     ledger: Ledger,
+    touched: TouchedPages,
     mapped_peak: PeakPlaces,
     committed_peak: PeakPlaces,
 }
@@ -95,6 +97,7 @@ impl Living {
                 peak: Figure::new(now.charged_high, time, by),
             },
             resident: None,
+            touched: None,
             mappings: Figure::new(now.mappings, time, by),
             calls: BTreeMap::new(),
             flow: Flow::default(),
@@ -109,6 +112,7 @@ impl Living {
             tasks_now: 0,
             charged: None,
             ledger,
+            touched: TouchedPages::default(),
             mapped_peak: PeakPlaces::default(),
             committed_peak: PeakPlaces::default(),
         }
@@ -149,6 +153,7 @@ impl Living {
                 state,
             };
             self.ledger.call(&call.spans, &call.now, cause);
+            self.touched.follow(&call.spans);
             self.set(&call.now, time, by);
         }
     }
@@ -222,6 +227,12 @@ impl Living {
                 measured: time,
             });
         }
+    }
+
+    pub(super) fn touched(&mut self, touch: &TouchEvent) {
+        let new = self.touched.touch(touch.addr);
+        let touches = self.report.touched.get_or_insert_default();
+        touches.add(touch, new);
     }
 
     pub(super) fn task_began(&mut self) {

@@ -104,6 +104,11 @@ impl Summary {
                     self.report.tree.resident.at_least(high_water.0, at);
                 }
             }
+            EventKind::Touched(touch) => {
+                if let Some(living) = self.living.get_mut(space) {
+                    living.touched(touch);
+                }
+            }
             EventKind::Exec { former } => {
                 // The space of the new program follows, and takes the task along.
                 if former != tid {

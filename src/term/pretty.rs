@@ -376,6 +376,7 @@ impl<W: Write> Sink for Pretty<W> {
             | EventKind::CallEntered { .. }
             | EventKind::SpaceEnded { .. }
             | EventKind::Sample(_)
+            | EventKind::Touched(_)
             | EventKind::File(_) => Ok(()),
         }
     }

@@ -317,6 +317,7 @@ impl<W: Write> Sink for StraceFormat<W> {
             | EventKind::SpaceBegan { .. }
             | EventKind::SpaceEnded { .. }
             | EventKind::Sample(_)
+            | EventKind::Touched(_)
             | EventKind::Checked(_)
             | EventKind::Note(_)
             | EventKind::Lost(_)

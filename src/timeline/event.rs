@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::decode::{Call, Fetched, RawCall};
 use crate::mm::{Difference, Flow, Span, Totals};
-use crate::units::{Bytes, SpaceId, StackId, Tid, Timestamp};
+use crate::units::{Addr, Bytes, SpaceId, StackId, Tid, Timestamp};
 
 use super::{
     Began, CheckCause, Ended, Failure, FileSeen, Observation, Resident, SignalSeen, TaskEnd,
@@ -72,6 +72,8 @@ pub enum EventKind {
     },
     /// Physical memory was measured.
     Sample(Resident),
+    /// A page was touched that was not there.
+    Touched(TouchEvent),
     /// The model was compared with the kernel's map.
     Checked(Checked),
     /// A signal.
@@ -109,6 +111,19 @@ pub struct CallEvent {
     pub stack: Option<StackId>,
     /// Why it was refused, if it was by a limit or something like it.
     pub failure: Option<Box<Failure>>,
+}
+
+/// A page fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TouchEvent {
+    /// Where.
+    pub addr: Addr,
+    /// To write there.
+    pub write: bool,
+    /// So many page faults this one stands for.
+    pub stands_for: u32,
+    /// Who touched it, if that was recorded.
+    pub stack: Option<StackId>,
 }
 
 /// The outcome of one comparison with the kernel's map.

@@ -58,6 +58,8 @@ pub enum Observed {
         /// The figures.
         resident: Resident,
     },
+    /// A page was touched that was not there, or not there for what was wanted.
+    Touched(Touched),
     /// A task has called execve successfully. The new space follows as `SpaceBegan`.
     Exec {
         /// The task that goes on, now its process's leader.
@@ -256,6 +258,23 @@ pub struct Resident {
     pub high_water: Option<Bytes>,
     /// VmSize, where status or statm was read.
     pub mapped: Option<Bytes>,
+}
+
+/// A page fault. See [`Observed::Touched`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Touched {
+    /// Who.
+    pub tid: Tid,
+    /// In which space.
+    pub space: SpaceId,
+    /// Where, to the byte where the kernel tells it so.
+    pub addr: Addr,
+    /// To write there.
+    pub write: bool,
+    /// So many page faults this one stands for: more than 1 where not all were recorded.
+    pub stands_for: u32,
+    /// Who touched it.
+    pub stack: Stack,
 }
 
 /// How a task ended.

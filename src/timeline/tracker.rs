@@ -14,7 +14,7 @@ use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 use super::failure::Surroundings;
 use super::{
     Began, CallDone, CallEvent, CheckCause, Checked, Event, EventKind, Failure, Observation,
-    Observed, SpaceBegan, Stacks, TaskBegan, TraceInfo,
+    Observed, SpaceBegan, Stacks, TaskBegan, TouchEvent, TraceInfo,
 };
 
 /// A task, as long as it lives.
@@ -137,6 +137,15 @@ impl Timeline {
                 let pid = self.spaces.get(&space).map_or(Tid(0), |state| state.pid);
                 self.emit(out, time, pid, space, EventKind::Sample(resident));
             }
+            Observed::Touched(touched) => {
+                let kind = EventKind::Touched(TouchEvent {
+                    addr: touched.addr,
+                    write: touched.write,
+                    stands_for: touched.stands_for,
+                    stack: touched.stack.id(),
+                });
+                self.emit(out, time, touched.tid, touched.space, kind);
+            }
             Observed::Exec { tid, former, comm } => {
                 let task = self
                     .tasks
@@ -208,7 +217,10 @@ impl Timeline {
         kind: EventKind,
     ) {
         let pid = self.tasks.get(&tid).map_or(tid, |task| task.pid);
-        if !matches!(kind, EventKind::CallEntered { .. } | EventKind::File(_)) {
+        if !matches!(
+            kind,
+            EventKind::CallEntered { .. } | EventKind::File(_) | EventKind::Touched(_)
+        ) {
             self.seq += 1;
         }
         out.push(Event {

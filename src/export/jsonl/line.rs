@@ -11,7 +11,7 @@ use crate::mm::{Span, Totals, Verb};
 use crate::report::{call_name, failure_object, is_error, json as report_json};
 use crate::timeline::{
     Began, CallEvent, CheckCause, Checked, Event, EventKind, Resident, SignalSeen, TaskOrigin,
-    Timeline,
+    Timeline, TouchEvent,
 };
 use crate::units::{Addr, Bytes};
 
@@ -69,6 +69,7 @@ pub fn line(event: &Event, timeline: &Timeline) -> Value {
         }
         EventKind::TaskEnded(end) => put("status", report_json::task_end(*end)),
         EventKind::Sample(resident) => put_resident(&mut put, resident),
+        EventKind::Touched(touched) => put_touched(&mut put, touched),
         EventKind::Checked(checked) => put_checked(&mut put, checked),
         EventKind::Signal(signal) => put_signal(&mut put, signal),
         EventKind::Note(text) => put("text", text.as_str().into()),
@@ -97,6 +98,7 @@ fn type_of(kind: &EventKind) -> &'static str {
         EventKind::Exec { .. } => "exec",
         EventKind::TaskEnded(_) => "exit",
         EventKind::Sample(_) => "sample",
+        EventKind::Touched(_) => "touch",
         EventKind::Checked(Checked {
             drift: Bytes(0),
             resynced: Bytes(0),
@@ -246,6 +248,21 @@ fn behind(fetched: &Fetched) -> Option<Value> {
         FetchedData::Path(_) | FetchedData::String { .. } | FetchedData::Unreadable => return None,
     };
     Some(json!({"arg": fetched.arg + 1, "at_exit": fetched.at_exit, "bytes": bytes}))
+}
+
+fn put_touched(put: &mut impl FnMut(&str, Value), touched: &TouchEvent) {
+    let TouchEvent {
+        addr,
+        write,
+        stands_for,
+        stack,
+    } = *touched;
+    put("addr", format!("{:#x}", addr.0).into());
+    put("write", write.into());
+    put("stands_for", stands_for.into());
+    if let Some(stack) = stack {
+        put("stack", stack.0.into());
+    }
 }
 
 fn put_resident(put: &mut impl FnMut(&str, Value), resident: &Resident) {

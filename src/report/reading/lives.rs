@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use crate::mm::Flow;
-use crate::report::Place;
+use crate::report::{Place, Touches};
 use crate::units::{Bytes, Tid, Timestamp};
 
 use super::provenance::Origin;
@@ -30,6 +30,8 @@ pub struct LifeSums {
     pub reserved_now: Bytes,
     /// Committed then.
     pub committed_now: Bytes,
+    /// How they were touched, if page faults were recorded.
+    pub touched: Touches,
 }
 
 impl AddAssign for LifeSums {
@@ -41,6 +43,7 @@ impl AddAssign for LifeSums {
             flow,
             reserved_now,
             committed_now,
+            touched,
         } = other;
         self.count += count;
         self.reserved += reserved;
@@ -48,6 +51,7 @@ impl AddAssign for LifeSums {
         self.flow += flow;
         self.reserved_now += reserved_now;
         self.committed_now += committed_now;
+        self.touched += touched;
     }
 }
 
@@ -67,6 +71,17 @@ pub struct Commits {
     seq: u64,
 }
 
+/// What one source touched of a reservation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TouchedBy {
+    /// Its page faults; the pages are those that it touched first.
+    pub touches: Touches,
+    /// When it took the first.
+    pub first: Timestamp,
+    /// When it took the last.
+    pub last: Timestamp,
+}
+
 /// The life of one reservation: what one call reserved, or what was reserved when a space began.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReservationLife {
@@ -84,6 +99,8 @@ pub struct ReservationLife {
     pub reserver: Vec<Label>,
     /// Who committed how much of it, the largest first.
     pub committers: Vec<(Vec<Label>, Commits)>,
+    /// Who touched how much of it, the largest first.
+    pub touchers: Vec<(Vec<Label>, TouchedBy)>,
     /// Its sums; it counts as one.
     pub sums: LifeSums,
     /// When its last byte was unmapped.
@@ -103,6 +120,8 @@ pub struct Lives {
     pub total: LifeSums,
     /// The trace holds stacks.
     pub with_stacks: bool,
+    /// The trace holds page faults.
+    pub with_touches: bool,
     /// Time of the last event.
     pub until: Timestamp,
 }

@@ -28,7 +28,7 @@ pub use at::{At, Made, Mapping, Moment, Peak, SpaceThen, Then};
 pub use by::{By, Key, MappingRow, Row, Sums, Table, TableSink};
 pub use filter::{Filter, Rights};
 pub use follow::{Ahead, Followed, Stop, follow};
-pub use lives::{Commits, LifeSums, Lives, LivesSink, ReservationLife};
+pub use lives::{Commits, LifeSums, Lives, LivesSink, ReservationLife, TouchedBy};
 pub use over_time::{Curve, Figures, OverTime, Step, Steps};
 pub use provenance::{How, Origin, RightsChange};
 pub use who::{

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use crate::report::reading::{
-    Commits, How, Kind, Label, LifeSums, Lives, ReservationLife, is_wrapper,
+    Commits, How, Kind, Label, LifeSums, Lives, ReservationLife, TouchedBy, is_wrapper,
 };
 use crate::term::page::Page;
 use crate::term::summary::amount;
@@ -31,17 +31,17 @@ pub fn write_lives(
     style: &Style,
 ) -> io::Result<()> {
     let mut page = Page::new(out, style);
-    head(&mut page)?;
+    head(&mut page, lives.with_touches)?;
     let shown = shown(lives.list.len(), top);
     for life in &lives.list[..shown] {
-        write_life(&mut page, life, top.is_none())?;
+        write_life(&mut page, life, lives.with_touches, top.is_none())?;
     }
     let mut rest = lives.smaller;
     for life in lives.list.get(shown..).unwrap_or_default() {
         rest += life.sums;
     }
     if rest.count > 0 {
-        figures(&mut page, &rest);
+        figures(&mut page, &rest, lives.with_touches);
         let count = Count(rest.count);
         let hint = if lives.smaller.count > 0 {
             "smaller ones"
@@ -52,7 +52,7 @@ pub fn write_lives(
         page.end()?;
     }
     if lives.copies.count > 0 {
-        figures(&mut page, &lives.copies);
+        figures(&mut page, &lives.copies, lives.with_touches);
         let count = Count(lives.copies.count);
         page.text(
             Role::Dim,
@@ -60,7 +60,7 @@ pub fn write_lives(
         );
         page.end()?;
     }
-    figures(&mut page, &lives.total);
+    figures(&mut page, &lives.total, lives.with_touches);
     page.text(Role::Strong, format_args!("  total"));
     page.end()?;
     if !lives.with_stacks {
@@ -73,48 +73,62 @@ pub fn write_lives(
     Ok(())
 }
 
-fn head(page: &mut Page<'_>) -> io::Result<()> {
+/// The columns: a word above each group, and one above each column.
+fn head(page: &mut Page<'_>, with_touches: bool) -> io::Result<()> {
     let size = SIZE_WIDTH + 2;
-    let groups: &[&str] = match WITH_LEFT <= page.width() {
-        true => &["ever", "left at end"],
-        false => &["ever"],
+    let ever: &[&str] = match with_touches {
+        true => &["reserved", "committed", "touched"],
+        false => &["reserved", "committed"],
     };
+    let mut groups = vec![("ever", ever)];
+    if WITH_LEFT <= page.width() {
+        groups.push(("left at end", &["reserved", "committed"]));
+    }
     page.line.role(Role::Dim);
-    for (index, group) in groups.iter().enumerate() {
-        page.line.push_right(2 * (index + 1) * size, group);
+    let mut at = 0;
+    for (name, columns) in &groups {
+        at += columns.len() * size;
+        page.line.push_right(at, name);
     }
     page.end()?;
     page.line.role(Role::Dim);
-    for index in 0..groups.len() {
-        page.line
-            .push_right((2 * index + 1) * size, "reserved")
-            .push_right((2 * index + 2) * size, "committed");
+    for (index, column) in groups.iter().flat_map(|(_, columns)| *columns).enumerate() {
+        page.line.push_right((index + 1) * size, column);
     }
     page.line.push("  reservation");
     page.end()
 }
 
-fn figures(page: &mut Page<'_>, sums: &LifeSums) {
-    let mut at = 0;
-    let ever = [
+fn figures(page: &mut Page<'_>, sums: &LifeSums, with_touches: bool) {
+    let mut columns = vec![
         (Role::Reserved, sums.reserved),
         (Role::Committed, sums.ever_committed),
     ];
-    let left = [
-        (Role::Reserved, sums.reserved_now),
-        (Role::Committed, sums.committed_now),
-    ];
-    let left = left.into_iter().filter(|_| WITH_LEFT <= page.width());
-    for (role, bytes) in ever.into_iter().chain(left.collect::<Vec<_>>()) {
+    if with_touches {
+        columns.push((Role::Plain, sums.touched.bytes));
+    }
+    if WITH_LEFT <= page.width() {
+        columns.extend([
+            (Role::Reserved, sums.reserved_now),
+            (Role::Committed, sums.committed_now),
+        ]);
+    }
+    let mut at = 0;
+    for (role, bytes) in columns {
         at += SIZE_WIDTH + 2;
         page.line.role(role).push_right(at, amount(bytes));
     }
     page.line.role(Role::Plain);
 }
 
-fn write_life(page: &mut Page<'_>, life: &ReservationLife, whole: bool) -> io::Result<()> {
+fn write_life(
+    page: &mut Page<'_>,
+    life: &ReservationLife,
+    with_touches: bool,
+    whole: bool,
+) -> io::Result<()> {
     let style = page.style;
-    figures(page, &life.sums);
+    figures(page, &life.sums, with_touches);
     let place = mapping_name(&life.place, life.name.as_ref(), style);
     let name = format!("{:x} {place}", life.origin.start.0);
     page.line.push("  ");
@@ -137,6 +151,19 @@ fn write_life(page: &mut Page<'_>, life: &ReservationLife, whole: bool) -> io::R
         page.text(
             Role::Dim,
             format_args!("    {} committed by {count} more", Size(bytes)),
+        );
+        page.end()?;
+    }
+    for (who, by) in life.touchers.iter().take(told) {
+        write_step(page, &touched_words(who, by), who, whole)?;
+    }
+    let rest = life.touchers.get(told..).unwrap_or_default();
+    if !rest.is_empty() {
+        let bytes: Bytes = rest.iter().map(|(_, by)| by.touches.bytes).sum();
+        let count = Count(rest.len() as u64);
+        page.text(
+            Role::Dim,
+            format_args!("    {} touched by {count} more", Size(bytes)),
         );
         page.end()?;
     }
@@ -218,6 +245,32 @@ fn committed_words(who: &[Label], commits: &Commits) -> String {
         left => format!(", {} of it left", Size(*left)),
     };
     format!("committed {}{how}{calls} {when}{left}", Size(*bytes))
+}
+
+fn touched_words(who: &[Label], by: &TouchedBy) -> String {
+    let TouchedBy {
+        touches,
+        first,
+        last,
+    } = by;
+    let how = match who {
+        [only] if only.kind == Kind::Remark => {
+            let text = only.text.strip_prefix("(no stack) ").unwrap_or(&only.text);
+            format!(" by {text}")
+        }
+        _ => String::new(),
+    };
+    let when = match first == last {
+        true => format!("at {}", Elapsed(first.0)),
+        false => format!("from {} to {}", Elapsed(first.0), Elapsed(last.0)),
+    };
+    let (bytes, faults) = (Size(touches.bytes), Count(touches.faults));
+    let least = match touches.recorded < touches.faults {
+        true => "at least ",
+        false => "",
+    };
+    let faults = format!("{faults} page fault{}", plural(touches.faults));
+    format!("touched {least}{bytes}{how} in {faults} {when}")
 }
 
 /// What became of its bytes.

@@ -182,5 +182,19 @@ fn rows(space: &SpaceReport) -> Vec<Row> {
             notes,
         });
     }
+    if let Some(touched) = space.touched {
+        let faults = Count(touched.faults);
+        let mut notes = vec![format!("{faults} page fault{}", plural(touched.faults))];
+        if touched.recorded < touched.faults {
+            notes.push(format!("{} of them recorded", Count(touched.recorded)));
+        }
+        rows.push(Row {
+            label: "touched",
+            role: Role::Plain,
+            values: [touched.bytes; 2],
+            when: "in all".to_owned(),
+            notes,
+        });
+    }
     rows
 }

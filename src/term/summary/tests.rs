@@ -96,6 +96,7 @@ fn server() -> SpaceReport {
             at_least: Bytes(104 * MIB + 420 * KIB),
             peak: figure(104 * MIB + 420 * KIB, 104 * MIB + 420 * KIB, 1900),
         },
+        touched: None,
         resident: Some(ResidentReport {
             end: Bytes(6 * MIB + 100 * KIB),
             measured: at(2033),

@@ -14,7 +14,7 @@ use crate::decode::{Fetched, FetchedData, RawCall};
 use crate::mm::FileId;
 use crate::timeline::{
     Began, CallDone, CallEntered, CheckCause, Ended, Figures, FileSeen, Observation, Observed,
-    Resident, SignalSeen, SpaceBegan, Stack, TaskBegan, TaskEnd, TaskOrigin,
+    Resident, SignalSeen, SpaceBegan, Stack, TaskBegan, TaskEnd, TaskOrigin, Touched,
 };
 use crate::units::{Addr, Bytes, SpaceId, StackId, Tid, Timestamp};
 
@@ -96,6 +96,7 @@ impl Decoder {
             record::MODULE => Observed::Module(stacks::module(body)?),
             record::STACK => Observed::Stack(stacks::stack(body)?),
             record::NAMES => Observed::Names(stacks::names(body)?),
+            record::TOUCH => Observed::Touched(touched(body)?),
             _ => return Ok(None),
         };
         let time = Timestamp(time);
@@ -411,6 +412,23 @@ fn tid(input: &mut Input<'_>) -> Read<Tid> {
 
 fn space(input: &mut Input<'_>) -> Read<SpaceId> {
     input.u32().map(SpaceId)
+}
+
+fn touched(input: &mut Input<'_>) -> Read<Touched> {
+    Ok(Touched {
+        tid: tid(input)?,
+        space: space(input)?,
+        addr: Addr(input.varint()?),
+        write: input.bool()?,
+        stands_for: match input.u32()? {
+            0 => return Err(Malformed("a page fault that stands for none")),
+            count => count,
+        },
+        stack: match input.u32()? {
+            0 => Stack::Absent,
+            id => Stack::Known(StackId(id)),
+        },
+    })
 }
 
 fn resident(input: &mut Input<'_>) -> Read<Resident> {

@@ -8,7 +8,7 @@ use crate::decode::{Fetched, FetchedData, RawCall};
 use crate::mm::FileId;
 use crate::timeline::{
     Began, CallDone, CallEntered, CheckCause, Ended, Figures, FileSeen, Observation, Observed,
-    Resident, SignalSeen, SpaceBegan, TaskBegan, TaskEnd, TaskOrigin,
+    Resident, SignalSeen, SpaceBegan, TaskBegan, TaskEnd, TaskOrigin, Touched,
 };
 use crate::units::{Bytes, SpaceId, Tid, Timestamp};
 
@@ -139,6 +139,10 @@ impl Encoder {
                 put_varint(out, space.0.into());
                 put_resident(out, resident);
                 record::RESIDENT
+            }
+            Observed::Touched(touched) => {
+                put_touched(out, touched);
+                record::TOUCH
             }
             Observed::Exec { tid, former, comm } => {
                 put_tid(out, *tid);
@@ -368,7 +372,11 @@ impl Encoder {
 pub(in crate::trace_file) fn is_late(what: &Observed) -> bool {
     matches!(
         what,
-        Observed::File(_) | Observed::Module(_) | Observed::Stack(_) | Observed::Names(_)
+        Observed::File(_)
+            | Observed::Module(_)
+            | Observed::Stack(_)
+            | Observed::Names(_)
+            | Observed::Touched(_)
     )
 }
 
@@ -386,6 +394,23 @@ fn put_tid(out: &mut Vec<u8>, tid: Tid) {
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+fn put_touched(out: &mut Vec<u8>, touched: &Touched) {
+    let Touched {
+        tid,
+        space,
+        addr,
+        write,
+        stands_for,
+        stack,
+    } = touched;
+    put_tid(out, *tid);
+    put_varint(out, space.0.into());
+    put_varint(out, addr.0);
+    out.push(u8::from(*write));
+    put_varint(out, (*stands_for).into());
+    put_varint(out, stack.id().map_or(0, |stack| stack.0).into());
 }
 
 fn put_resident(out: &mut Vec<u8>, resident: &Resident) {

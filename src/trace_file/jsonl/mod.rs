@@ -12,6 +12,7 @@
 //! | `enter`, `call` | tid, space, entered, abi (if i386), nr, args, fetched; result (none: the call was cut short), evidence, overlapped, stack, refused (what bounded the caller of a call that was refused) |
 //! | `check`, `resync` | space, cause, snapshot |
 //! | `sample` | space, now, anon, file, shmem, high_water, mapped |
+//! | `touch` | tid, space, addr, write, stands_for, stack |
 //! | `exec` | tid, former, comm |
 //! | `exit` | tid, end |
 //! | `space_end` | space, ended |
@@ -27,7 +28,7 @@
 //!
 //! Registers, addresses, file offsets and inodes are hex strings (many programs round JSON's own
 //! numbers above 2^53); bytes that are no UTF-8 are `{"hex": "..."}`; what is
-//! false, zero or empty is left out. `seq` goes up by one from event to event (`enter`, `file` and
+//! false, zero or empty is left out. `seq` goes up by one from event to event (`enter`, `file`, `touch` and
 //! `observed` have that of the event before), so that missing lines are noticed; `end` comes last but for the summary, so that a missing end is.
 
 mod begins;
@@ -60,6 +61,7 @@ pub(super) mod kind {
     pub(crate) const CALL: &str = "call";
     pub(crate) const CHECK: &str = "check";
     pub(crate) const SAMPLE: &str = "sample";
+    pub(crate) const TOUCH: &str = "touch";
     pub(crate) const EXEC: &str = "exec";
     pub(crate) const EXIT: &str = "exit";
     pub(crate) const SPACE_END: &str = "space_end";
@@ -89,6 +91,7 @@ pub fn what(observation: &Observation) -> &'static str {
         Observed::Call(_) | Observed::CallCut { .. } => kind::CALL,
         Observed::Checkpoint { .. } => kind::CHECK,
         Observed::Resident { .. } => kind::SAMPLE,
+        Observed::Touched(_) => kind::TOUCH,
         Observed::Exec { .. } => kind::EXEC,
         Observed::TaskEnded { .. } => kind::EXIT,
         Observed::SpaceEnded { .. } => kind::SPACE_END,

@@ -1,6 +1,7 @@
 //! Observations as JSON and back: which struct each is on the wire, and the small ones of them.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde::de::{self, DeserializeOwned};
@@ -8,9 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::mm::{FileId, Snapshot};
 use crate::timeline::{
-    CallEntered, CheckCause, Ended, FileSeen, Observed, Resident, SignalSeen, TaskEnd,
+    CallEntered, CheckCause, Ended, FileSeen, Observed, Resident, SignalSeen, Stack, TaskEnd,
+    Touched,
 };
-use crate::units::{Addr, Bytes, SpaceId, Tid};
+use crate::units::{Addr, Bytes, SpaceId, StackId, Tid};
 
 use super::begins::{Space, Task};
 use super::calls::{Call, bytes, digits};
@@ -117,6 +119,27 @@ struct Sample {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Touch {
+    tid: i32,
+    space: u32,
+    addr: Hex,
+    #[serde(default, skip_serializing_if = "is_default")]
+    write: bool,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    stands_for: NonZeroU32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stack: Option<u32>,
+}
+
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+fn is_one(count: &NonZeroU32) -> bool {
+    *count == NonZeroU32::MIN
+}
+
+#[derive(Serialize, Deserialize)]
 struct Exec {
     tid: i32,
     former: i32,
@@ -205,6 +228,7 @@ pub(super) fn text(what: &Observed) -> serde_json::Result<String> {
             snapshot: snapshot.into(),
         }),
         Observed::Resident { space, resident } => to_string(&Sample::new(*space, resident)),
+        Observed::Touched(touched) => to_string(&Touch::from(touched)),
         Observed::Exec { tid, former, comm } => to_string(&Exec {
             tid: tid.0,
             former: former.0,
@@ -245,6 +269,7 @@ pub(super) fn is_known(kind: &str) -> bool {
         CHECK,
         "resync",
         SAMPLE,
+        TOUCH,
         EXEC,
         EXIT,
         SPACE_END,
@@ -269,6 +294,7 @@ pub(super) fn observed(kind: &str, raw: &str) -> Option<Result<Observed, Impossi
         kind::CALL => parse::<Call>(raw).and_then(Call::observed),
         kind::CHECK | "resync" => parse::<Check>(raw).and_then(Check::observed),
         kind::SAMPLE => parse::<Sample>(raw).map(Sample::observed),
+        kind::TOUCH => parse::<Touch>(raw).map(Touch::observed),
         kind::EXEC => parse(raw).map(|Exec { tid, former, comm }| Observed::Exec {
             tid: Tid(tid),
             former: Tid(former),
@@ -306,6 +332,32 @@ impl Check {
             space: SpaceId(self.space),
             cause: self.cause,
             snapshot: Snapshot::try_from(self.snapshot)?,
+        })
+    }
+}
+
+impl From<&Touched> for Touch {
+    fn from(touched: &Touched) -> Touch {
+        Touch {
+            tid: touched.tid.0,
+            space: touched.space.0,
+            addr: Hex(touched.addr.0),
+            write: touched.write,
+            stands_for: NonZeroU32::new(touched.stands_for).unwrap_or(NonZeroU32::MIN),
+            stack: touched.stack.id().map(|id| id.0),
+        }
+    }
+}
+
+impl Touch {
+    fn observed(self) -> Observed {
+        Observed::Touched(Touched {
+            tid: Tid(self.tid),
+            space: SpaceId(self.space),
+            addr: Addr(self.addr.0),
+            write: self.write,
+            stands_for: self.stands_for.get(),
+            stack: (self.stack).map_or(Stack::Absent, |id| Stack::Known(StackId(id))),
         })
     }
 }

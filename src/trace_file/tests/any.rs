@@ -234,6 +234,19 @@ fn frame() -> impl Strategy<Value = Frame> {
     ]
 }
 
+fn touched() -> impl Strategy<Value = Touched> {
+    (tid(), space(), any::<u64>(), any::<bool>(), 1u32.., stack()).prop_map(
+        |(tid, space, addr, write, stands_for, stack)| Touched {
+            tid,
+            space,
+            addr: Addr(addr),
+            write,
+            stands_for,
+            stack,
+        },
+    )
+}
+
 fn stack_seen() -> impl Strategy<Value = StackSeen> {
     use StackEnd::*;
     let end = prop::sample::select(vec![Root, Cut, Lost, Deep]);
@@ -388,6 +401,7 @@ pub(crate) fn observation() -> impl Strategy<Value = Observation> {
         2 => (space(), cause, snapshot())
             .prop_map(|(space, cause, snapshot)| Observed::Checkpoint { space, cause, snapshot }),
         1 => (space(), resident()).prop_map(|(space, resident)| Observed::Resident { space, resident }),
+        1 => touched().prop_map(Observed::Touched),
         1 => (tid(), tid(), name()).prop_map(|(tid, former, comm)| Observed::Exec { tid, former, comm }),
         1 => (tid(), task_end()).prop_map(|(tid, end)| Observed::TaskEnded { tid, end }),
         1 => (space(), ended).prop_map(|(space, ended)| Observed::SpaceEnded { space, ended }),

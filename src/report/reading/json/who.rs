@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::report::json::{flow, hex, kind_and_name};
-use crate::report::reading::lives::{Commits, LifeSums, Lives, ReservationLife};
+use crate::report::json::{flow, hex, kind_and_name, touches};
+use crate::report::reading::lives::{Commits, LifeSums, Lives, ReservationLife, TouchedBy};
 use crate::report::reading::who::{
     Direction, Kind, Label, Node, OwnerRow, Owners, StackRow, StackTable, Tree, weight,
 };
@@ -155,12 +155,14 @@ pub fn lives(lives: &Lives) -> Value {
         copies,
         total,
         with_stacks,
+        with_touches,
         until,
     } = lives;
     json!({
         "schema": "memtrace.reservations/1",
         "until": until.0,
         "stacks": with_stacks,
+        "touches": with_touches,
         "reservations": list.iter().map(life).collect::<Vec<_>>(),
         "smaller": life_sums(smaller),
         "untouched_copies": life_sums(copies),
@@ -177,6 +179,7 @@ fn life(life: &ReservationLife) -> Value {
         name,
         reserver,
         committers,
+        touchers,
         sums,
         released,
     } = life;
@@ -200,6 +203,19 @@ fn life(life: &ReservationLife) -> Value {
             "last": last.0,
         })
     };
+    let touched = |(who, by): &(Vec<Label>, TouchedBy)| {
+        let TouchedBy {
+            touches: of,
+            first,
+            last,
+        } = by;
+        json!({
+            "by": labels(who),
+            "touched": touches(of),
+            "first": first.0,
+            "last": last.0,
+        })
+    };
     let mut object = json!({
         "space": origin.space.0,
         "pid": pid.0,
@@ -210,6 +226,7 @@ fn life(life: &ReservationLife) -> Value {
         "made": origin_object(origin),
         "reserver": labels(reserver),
         "committers": committers.iter().map(commits).collect::<Vec<_>>(),
+        "touchers": touchers.iter().map(touched).collect::<Vec<_>>(),
         "gone": released.map(|time| time.0),
     });
     if let (Value::Object(object), Value::Object(sums)) = (&mut object, life_sums(sums)) {
@@ -226,12 +243,14 @@ fn life_sums(of: &LifeSums) -> Value {
         flow: then,
         reserved_now,
         committed_now,
+        touched,
     } = of;
     json!({
         "count": count,
         "reserved": reserved.0,
         "ever_committed": ever_committed.0,
         "flow": flow(then),
+        "touched": touches(touched),
         "end": {"reserved": reserved_now.0, "committed": committed_now.0},
     })
 }

@@ -6,14 +6,17 @@ use std::io;
 use std::sync::Arc;
 
 use crate::mm::{Flow, Verb};
-use crate::report::Place;
 use crate::report::reading::filter::Filter;
 use crate::report::reading::provenance::{Happened, How, Origin, Piece, Provenance};
 use crate::report::reading::who::{Label, Labels, Source, process_name};
-use crate::timeline::{CallEvent, Event, EventKind, Namer, Sink, SpaceState, Stacks, Timeline};
-use crate::units::{Bytes, SpaceId, Tid, Timestamp};
+use crate::report::touched::TouchedPages;
+use crate::report::{Place, Touches};
+use crate::timeline::{
+    CallEvent, Event, EventKind, Namer, Sink, SpaceState, Stacks, Timeline, TouchEvent,
+};
+use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
-use super::{Commits, LifeSums, Lives, ReservationLife};
+use super::{Commits, LifeSums, Lives, ReservationLife, TouchedBy};
 
 /// Lives that are over and of which all is kept, once there are twice as many.
 pub(super) const KEPT: usize = 2048;
@@ -29,6 +32,7 @@ struct Going {
     place: Place,
     name: Option<Arc<str>>,
     committers: BTreeMap<Source, Commits>,
+    touchers: BTreeMap<Source, TouchedBy>,
     sums: LifeSums,
     /// Bytes that are mapped.
     live: u64,
@@ -46,6 +50,7 @@ impl Going {
             place: piece.place.clone(),
             name: None,
             committers: BTreeMap::new(),
+            touchers: BTreeMap::new(),
             sums: LifeSums {
                 count: 1,
                 ..LifeSums::default()
@@ -63,8 +68,22 @@ impl Going {
         self.committers.entry(source).or_default()
     }
 
+    fn touched(&mut self, source: Source, touch: &TouchEvent, new: bool, time: Timestamp) {
+        self.sums.touched.add(touch, new);
+        let known = self.touchers.contains_key(&source) || self.touchers.len() < COMMITTERS;
+        let source = if known { source } else { Source::Others };
+        let by = self.touchers.entry(source).or_default();
+        if by.touches.recorded == 0 {
+            by.first = time;
+        }
+        by.touches.add(touch, new);
+        by.last = time;
+    }
+
     fn is_untouched_copy(&self) -> bool {
-        self.origin.copied.is_some() && self.sums.flow == Flow::default()
+        self.origin.copied.is_some()
+            && self.sums.flow == Flow::default()
+            && self.sums.touched == Touches::default()
     }
 
     fn size(&self) -> Reverse<(Bytes, Reverse<u64>)> {
@@ -83,6 +102,8 @@ pub struct LivesSink {
     smaller: LifeSums,
     copies: LifeSums,
     stacks: Stacks,
+    touched: BTreeMap<SpaceId, TouchedPages>,
+    with_touches: bool,
     until: Timestamp,
 }
 
@@ -97,6 +118,8 @@ impl LivesSink {
             smaller: LifeSums::default(),
             copies: LifeSums::default(),
             stacks: Stacks::default(),
+            touched: BTreeMap::new(),
+            with_touches: false,
             until: Timestamp(0),
         }
     }
@@ -108,6 +131,7 @@ impl LivesSink {
             smaller,
             copies,
             stacks,
+            with_touches,
             until,
             ..
         } = self;
@@ -126,6 +150,7 @@ impl LivesSink {
             copies,
             total,
             with_stacks: !stacks.is_empty(),
+            with_touches,
             until,
         }
     }
@@ -165,8 +190,33 @@ impl LivesSink {
         }
     }
 
+    /// A page fault.
+    fn touch(&mut self, event: &Event, touch: &TouchEvent) {
+        self.with_touches = true;
+        let new = self
+            .touched
+            .entry(event.space)
+            .or_default()
+            .touch(touch.addr);
+        let Some(history) = self.provenance.spaces.get(&event.space) else {
+            return;
+        };
+        let page = AddrRange::covering(touch.addr.page_floor(), 1);
+        let piece = page.and_then(|page| history.pieces.overlapping(page).next());
+        if let Some((_, piece)) = piece
+            && let Some(life) = self.going.get_mut(&(event.space, piece.origin.id))
+        {
+            let source = match touch.stack {
+                Some(stack) => Source::Stack(stack),
+                None => Source::Task(event.tid),
+            };
+            life.touched(source, touch, new, event.time);
+        }
+    }
+
     /// What is left of a space, and of its lives.
     fn ended(&mut self, space: SpaceId, state: &SpaceState) {
+        self.touched.remove(&space);
         let history = self.provenance.spaces.remove(&space).unwrap_or_default();
         for vma in state.model.vmas() {
             for (range, piece) in history.pieces.overlapping(vma.range) {
@@ -282,6 +332,7 @@ fn named(going: Going, labels: &mut Labels<'_>) -> ReservationLife {
         place,
         name,
         committers,
+        touchers,
         sums,
         live: _,
         mapped_committed: _,
@@ -292,6 +343,11 @@ fn named(going: Going, labels: &mut Labels<'_>) -> ReservationLife {
         .map(|(source, commits)| (labels.source(&source), commits))
         .collect();
     committers.sort_by_key(|(_, commits)| Reverse(commits.bytes.max(commits.left)));
+    let touchers = touchers.into_iter();
+    let mut touchers: Vec<(Vec<Label>, TouchedBy)> = touchers
+        .map(|(source, by)| (labels.source(&source), by))
+        .collect();
+    touchers.sort_by_key(|(_, by)| Reverse((by.touches.bytes, by.touches.faults)));
     ReservationLife {
         reserver: labels.source(&Source::of_origin(&origin)),
         origin,
@@ -300,6 +356,7 @@ fn named(going: Going, labels: &mut Labels<'_>) -> ReservationLife {
         place,
         name,
         committers,
+        touchers,
         sums,
         released,
     }
@@ -328,6 +385,12 @@ impl Sink for LivesSink {
         }
         match &event.kind {
             EventKind::SpaceBegan { .. } => self.began(event.space, state),
+            EventKind::Touched(touch) => self.touch(event, touch),
+            EventKind::Call(call) => {
+                if let Some(touched) = self.touched.get_mut(&event.space) {
+                    touched.follow(&call.spans);
+                }
+            }
             EventKind::SpaceEnded { .. } => self.ended(event.space, state),
             _ => {}
         }

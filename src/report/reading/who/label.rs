@@ -174,6 +174,10 @@ impl<'a> Labels<'a> {
             Source::Attach => Label::remark("began: attach"),
             Source::Grown => Label::remark("grown by page faults"),
             Source::Found => Label::remark("found in the kernel's map"),
+            Source::Task(tid) => Label {
+                text: format!("(no stack) task {tid}").into(),
+                ..Label::remark("")
+            },
             Source::Others => Label::remark("others"),
         };
         vec![remark]

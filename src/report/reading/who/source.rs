@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::report::reading::provenance::{How, Origin, Piece, RightsChange};
 use crate::report::{Made, Maker, call_name};
 use crate::timeline::{Began, CallEvent};
-use crate::units::StackId;
+use crate::units::{StackId, Tid};
 
 /// What bytes or calls are put down to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,8 @@ pub enum Source {
     Grown,
     /// The kernel's map showed it.
     Found,
+    /// A page fault of this task, whose stack was not recorded.
+    Task(Tid),
     /// More than are told one by one.
     Others,
 }
