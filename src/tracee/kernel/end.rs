@@ -110,14 +110,6 @@ impl KernelObserver {
         self.skip_no_more();
     }
 
-    /// Stops recording, and takes what has been recorded for lost.
-    fn throw_away(&mut self) {
-        self.skip_no_more();
-        let lost = self.rings.throw_away();
-        self.records_lost(now(), lost);
-        self.deaf = true;
-    }
-
     /// Calls that are still under way when watching ends: what they do is not waited for.
     fn cut_calls(&mut self, time: u64, spaces: &BTreeSet<SpaceId>) {
         let under_way: Vec<Tid> = self

@@ -1,9 +1,9 @@
 //! The loop: records in, observations out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::timeline::{Observation, Observed, TaskEnd, TaskOrigin};
+use crate::timeline::{Observation, Observed, TaskEnd};
 use crate::units::{SpaceId, Tid, Timestamp};
 
 use super::super::control::{Control, Requests};
@@ -11,8 +11,8 @@ use super::super::error::TraceError;
 use super::super::files::Files;
 use super::super::launch::Launching;
 use super::super::supervisor::{Deliver, Options, Outcome};
-use super::super::{procfs, sys};
-use super::record::{Record, What};
+use super::super::sys;
+use super::record::{EXECVE, EXECVEAT, Record, What};
 use super::rings::{Rings, now};
 use super::state::{First, Item, Look, Space, Task};
 use super::table::ByTid;
@@ -237,7 +237,7 @@ impl KernelObserver {
         match what {
             What::Enter { nr, args } => self.enters(pid, tid, time, nr, args),
             What::Exit {
-                nr: 59 | 322,
+                nr: EXECVE | EXECVEAT,
                 result,
             } => self.exec_returns(tid, time, result),
             What::Exit { nr, result } => self.call_returns(tid, time, nr, result),
@@ -256,15 +256,16 @@ impl KernelObserver {
     }
 
     fn enters(&mut self, pid: Tid, tid: Tid, time: u64, nr: u32, args: [u64; 6]) {
+        use super::record::{CLONE, CLONE3, EXIT, EXIT_GROUP, FORK, VFORK};
         let Some(task) = self.tasks.get_mut(&tid) else {
             return;
         };
         let status = TaskEnd::Exited((args[0] & 0xff) as i32);
         match nr {
-            56..=58 | 435 => task.cloning = Some(time),
-            59 | 322 => self.exec_begins(tid),
-            60 => task.exits = Some(status),
-            231 => drop(self.endings.entry(pid).or_insert(status)),
+            CLONE | FORK | VFORK | CLONE3 => task.cloning = Some(time),
+            EXECVE | EXECVEAT => self.exec_begins(tid),
+            EXIT => task.exits = Some(status),
+            EXIT_GROUP => drop(self.endings.entry(pid).or_insert(status)),
             _ => self.call_begins(tid, time, nr, args),
         }
     }
@@ -296,73 +297,6 @@ impl KernelObserver {
             .collect();
         for tid in silent {
             self.exec_returns(tid, horizon, 0);
-        }
-    }
-
-    /// From here on calls are counted and not told, until what has come in is worked off. Tasks, and
-    /// who is in which call, are known as before; the spaces are put right by the kernel's maps.
-    pub(super) fn skip(&mut self) {
-        self.skipped.get_or_insert(0);
-    }
-
-    pub(super) fn skip_no_more(&mut self) {
-        if let Some(skipped) = self.skipped.take().filter(|skipped| 0 < *skipped) {
-            self.push(self.rings.horizon, Observed::Lost(skipped));
-        }
-    }
-
-    /// Nothing that is under way can be relied on; the kernel's maps put it right.
-    pub(super) fn records_lost(&mut self, time: u64, count: u64) {
-        self.push(time, Observed::Lost(count));
-        self.lost = true;
-        for task in self.tasks.values_mut() {
-            (task.call, task.cloning, task.birth) = (None, None, None);
-        }
-        let ids: Vec<SpaceId> = self.spaces.keys().copied().collect();
-        for id in ids {
-            self.begin_as_shown(id);
-            self.release_all(id);
-            if let Some(space) = self.spaces.get_mut(&id) {
-                (space.doubt, space.contradicted) = (true, true);
-                space.in_flight.clear();
-                space.finished.clear();
-            }
-        }
-        for look in &mut self.looks {
-            look.torn = true;
-        }
-    }
-
-    /// Which tasks there are, after records of births and ends may have been lost.
-    pub(super) fn count_tasks(&mut self) {
-        let time = self.rings.horizon;
-        let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
-        for pid in pids {
-            if self
-                .launching
-                .as_ref()
-                .is_some_and(|launching| launching.pid == pid)
-            {
-                continue;
-            }
-            let there = procfs::tasks(pid).unwrap_or_default();
-            let mut known: Vec<(Tid, SpaceId)> = Vec::new();
-            for (&tid, task) in self.tasks.iter().filter(|(_, task)| task.pid == pid) {
-                known.push((tid, task.space));
-            }
-            let Some(&(_, space)) = known.first() else {
-                continue;
-            };
-            for &tid in there
-                .iter()
-                .filter(|tid| !known.iter().any(|(k, _)| k == *tid))
-            {
-                let task = Task::new(pid, space, procfs::comm(tid));
-                self.add_task(time, tid, task, None, TaskOrigin::Thread);
-            }
-            for (tid, _) in known.iter().filter(|(tid, _)| !there.contains(tid)) {
-                self.task_ends(time, *tid, Some(TaskEnd::Gone));
-            }
         }
     }
 

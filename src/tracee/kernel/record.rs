@@ -52,15 +52,21 @@ pub(super) enum What {
 
 pub(super) const HEADER: usize = 8;
 /// Numbers of system calls.
+pub(super) const CLONE: u32 = 56;
+pub(super) const FORK: u32 = 57;
+pub(super) const VFORK: u32 = 58;
 pub(super) const EXECVE: u32 = 59;
+pub(super) const EXIT: u32 = 60;
+pub(super) const EXIT_GROUP: u32 = 231;
 pub(super) const EXECVEAT: u32 = 322;
+pub(super) const CLONE3: u32 = 435;
 
-const MMAP2: u32 = 10;
-const LOST: u32 = 2;
-const COMM: u32 = 3;
-const EXIT: u32 = 4;
-const FORK: u32 = 7;
-const SAMPLE: u32 = 9;
+const RECORD_MMAP2: u32 = 10;
+const RECORD_LOST: u32 = 2;
+const RECORD_COMM: u32 = 3;
+const RECORD_EXIT: u32 = 4;
+const RECORD_FORK: u32 = 7;
+const RECORD_SAMPLE: u32 = 9;
 /// PERF_RECORD_MISC_COMM_EXEC
 const MISC_COMM_EXEC: u16 = 1 << 13;
 /// Process, task and time behind every record that is no sample.
@@ -91,8 +97,8 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
 /// Whether it is a fork, or a sample that may be the return of an execve(2): quick.
 pub(super) fn is_birth_or_exec(record: &[u8]) -> bool {
     match u32_at(record, 0) {
-        Some(FORK) => true,
-        Some(SAMPLE) => matches!(u32_at(record, 28 + 8), Some(EXECVE | EXECVEAT)),
+        Some(RECORD_FORK) => true,
+        Some(RECORD_SAMPLE) => matches!(u32_at(record, 28 + 8), Some(EXECVE | EXECVEAT)),
         _ => false,
     }
 }
@@ -100,7 +106,7 @@ pub(super) fn is_birth_or_exec(record: &[u8]) -> bool {
 /// When it was made.
 pub(super) fn time(record: &[u8]) -> Option<u64> {
     match u32_at(record, 0)? {
-        SAMPLE => u64_at(record, HEADER + 8),
+        RECORD_SAMPLE => u64_at(record, HEADER + 8),
         _ => u64_at(record, record.len().checked_sub(8)?),
     }
 }
@@ -108,7 +114,7 @@ pub(super) fn time(record: &[u8]) -> Option<u64> {
 /// The process that made it.
 pub(super) fn pid(record: &[u8]) -> Option<Tid> {
     match u32_at(record, 0)? {
-        SAMPLE => tid_at(record, HEADER),
+        RECORD_SAMPLE => tid_at(record, HEADER),
         _ => tid_at(record, record.len().checked_sub(TRAILER)?),
     }
 }
@@ -116,7 +122,7 @@ pub(super) fn pid(record: &[u8]) -> Option<Tid> {
 /// Reads one record, if it tells of a process that is `watched`.
 pub(super) fn parse(record: &[u8], points: &Points, watched: &Tids) -> Option<Record> {
     let kind = u32_at(record, 0)?;
-    if kind == SAMPLE {
+    if kind == RECORD_SAMPLE {
         let (pid, tid) = (tid_at(record, 8)?, tid_at(record, 12)?);
         if !watched.contains(&pid) {
             return None;
@@ -134,29 +140,29 @@ pub(super) fn parse(record: &[u8], points: &Points, watched: &Tids) -> Option<Re
     }
     let end = record.len().checked_sub(TRAILER)?;
     let (pid, tid) = (tid_at(record, end)?, tid_at(record, end + 4)?);
-    if kind != LOST && !watched.contains(&pid) {
+    if kind != RECORD_LOST && !watched.contains(&pid) {
         return None;
     }
     let time = u64_at(record, end + 8)?;
     let body = record.get(HEADER..end)?;
     let what = match kind {
-        LOST => What::Lost(u64_at(body, 8)?),
-        FORK => What::Fork {
+        RECORD_LOST => What::Lost(u64_at(body, 8)?),
+        RECORD_FORK => What::Fork {
             pid: tid_at(body, 0)?,
             ppid: tid_at(body, 4)?,
             tid: tid_at(body, 8)?,
             ptid: tid_at(body, 12)?,
         },
-        EXIT => What::Ended {
+        RECORD_EXIT => What::Ended {
             pid: tid_at(body, 0)?,
             tid: tid_at(body, 8)?,
         },
-        COMM if u16_at(record, 4)? & MISC_COMM_EXEC != 0 => What::Exec {
+        RECORD_COMM if u16_at(record, 4)? & MISC_COMM_EXEC != 0 => What::Exec {
             pid: tid_at(body, 0)?,
             tid: tid_at(body, 4)?,
             comm: until_nul(body.get(8..)?).to_owned(),
         },
-        MMAP2 => match mapping(body) {
+        RECORD_MMAP2 => match mapping(body) {
             Some(entry) => What::Mapped(entry),
             None => What::Other,
         },
