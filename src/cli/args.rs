@@ -76,6 +76,8 @@ pub struct Trace {
     pub follow: bool,
     /// Stop tracing after this time.
     pub duration: Option<Duration>,
+    /// Record page faults.
+    pub touch: bool,
     /// Record who called.
     pub stacks: bool,
     /// Most frames of a stack that are shown; `None` for as many as the format likes.
@@ -286,9 +288,13 @@ fn with_options(line: Options, target: Target) -> Result<Command, UsageError> {
         quiet,
         verbose: line.verbose > 0,
         shown,
-        backend: line.backend.unwrap_or_default(),
+        backend: match line.backend {
+            None | Some(Backend::Auto) if line.touch => Backend::Kernel,
+            backend => backend.unwrap_or_default(),
+        },
         follow: !line.no_follow,
         duration: line.duration,
+        touch: line.touch,
         stacks: line.stacks,
         stack_depth: line.stack_depth.map(|frames| frames as usize),
         embed_symbols: line.embed_symbols,
@@ -309,6 +315,12 @@ fn contradiction(line: &Options, quiet: Quiet) -> Option<&'static str> {
     }
     if line.stacks && line.backend == Some(Backend::Kernel) {
         return Some("-k reads the stack of a stopped task: it needs --backend ptrace");
+    }
+    if line.touch && line.backend == Some(Backend::Ptrace) {
+        return Some("--touch asks the kernel for page faults: it needs --backend kernel");
+    }
+    if line.touch && line.stacks {
+        return Some("-k stops the program and --touch does not: choose one");
     }
     if quiet != Quiet::No && line.format.is_some() && line.log.is_none() {
         return Some("-q switches the live timeline off, so it has no --format");

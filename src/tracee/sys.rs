@@ -629,6 +629,14 @@ pub(super) fn perf_redirect(event: BorrowedFd<'_>, leader: BorrowedFd<'_>) -> io
     check(result.into()).map(drop)
 }
 
+/// Lets `event` tell of one in `period` only.
+pub(super) fn perf_period(event: BorrowedFd<'_>, period: u64) -> io::Result<()> {
+    const PERIOD: libc::c_ulong = 0x4008_2404; // PERF_EVENT_IOC_PERIOD
+    // SAFETY: the kernel reads eight bytes of `period`, which outlives the call.
+    let result = unsafe { libc::ioctl(event.as_raw_fd(), PERIOD, &raw const period) };
+    check(result.into()).map(drop)
+}
+
 /// Makes `event` tell nothing more.
 pub(super) fn perf_disable(event: BorrowedFd<'_>) -> io::Result<()> {
     const DISABLE: libc::c_ulong = 0x2401; // PERF_EVENT_IOC_DISABLE

@@ -111,6 +111,11 @@ pub(super) struct Options {
     #[arg(long, value_name = "auto|ptrace|kernel", value_parser = backend)]
     pub(super) backend: Option<Backend>,
 
+    /// Record page faults too: what of each mapping and reservation was touched, when
+    /// and by whom (the kernel observes)
+    #[arg(long)]
+    pub(super) touch: bool,
+
     /// Do not follow children
     #[arg(long)]
     pub(super) no_follow: bool,

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::timeline::{Observation, Observed, TaskEnd};
-use crate::units::{SpaceId, Tid, Timestamp};
+use crate::timeline::{Observation, Observed, Stack, TaskEnd, Touched};
+use crate::units::{Addr, SpaceId, Tid, Timestamp};
 
 use super::super::control::{Control, Requests};
 use super::super::error::TraceError;
@@ -251,6 +251,7 @@ impl KernelObserver {
             What::Ended { tid, .. } => self.ended(time, tid),
             What::Exec { pid, tid, comm } => self.exec_commits(time, pid, tid, &comm),
             What::Mapped(entry) => self.mapped(tid, entry),
+            What::Fault { addr, write } => self.faulted(tid, time, addr, write),
             What::Lost(_) | What::Other => {}
         }
     }
@@ -268,6 +269,26 @@ impl KernelObserver {
             EXIT_GROUP => drop(self.endings.entry(pid).or_insert(status)),
             _ => self.call_begins(tid, time, nr, args),
         }
+    }
+
+    fn faulted(&mut self, tid: Tid, time: u64, addr: Addr, write: bool) {
+        let stands_for = self.rings.rate.stands_for(time);
+        let Some(task) = self.tasks.get(&tid).filter(|task| task.exec.is_none()) else {
+            return;
+        };
+        if let Some(skipped) = &mut self.skipped {
+            *skipped += 1;
+            return;
+        }
+        let touched = Touched {
+            tid,
+            space: task.space,
+            addr,
+            write,
+            stands_for,
+            stack: Stack::Absent,
+        };
+        self.push(time, Observed::Touched(touched));
     }
 
     fn ended(&mut self, time: u64, tid: Tid) {

@@ -44,6 +44,8 @@ pub(super) enum What {
     Exec { pid: Tid, tid: Tid, comm: Vec<u8> },
     /// A mapping was made or altered: all of it, as it is now.
     Mapped(MapsEntry),
+    /// A page fault.
+    Fault { addr: Addr, write: bool },
     /// So many records did not fit into the ring.
     Lost(u64),
     /// Of no interest.
@@ -60,6 +62,11 @@ pub(super) const EXIT: u32 = 60;
 pub(super) const EXIT_GROUP: u32 = 231;
 pub(super) const EXECVEAT: u32 = 322;
 pub(super) const CLONE3: u32 = 435;
+
+/// Where addresses of programs end, with five levels of page tables.
+const USER_END: u64 = 1 << 56;
+/// X86_PF_WRITE (arch/x86/include/asm/trap_pf.h)
+const FAULT_WRITE: u64 = 1 << 1;
 
 const RECORD_MMAP2: u32 = 10;
 const RECORD_LOST: u32 = 2;
@@ -101,6 +108,12 @@ pub(super) fn is_birth_or_exec(record: &[u8]) -> bool {
         Some(RECORD_SAMPLE) => matches!(u32_at(record, 28 + 8), Some(EXECVE | EXECVEAT)),
         _ => false,
     }
+}
+
+/// Whether it is a sample of a page fault: quick.
+pub(super) fn is_fault(record: &[u8], points: &Points) -> bool {
+    u32_at(record, 0) == Some(RECORD_SAMPLE)
+        && u16_at(record, 28).and_then(|id| points.get(id)) == Some(Point::Fault)
 }
 
 /// When it was made.
@@ -194,6 +207,14 @@ fn sample(raw: &[u8], points: &Points) -> Option<What> {
             flags: u64_at(raw, 32)?,
         },
         Point::Signal => What::Signal(u32_at(raw, 8)? as i32),
+        Point::Fault => match u64_at(raw, 8)? {
+            // What the kernel faults on for itself is nobody's memory.
+            addr if addr < USER_END => What::Fault {
+                addr: Addr(addr),
+                write: u64_at(raw, 24)? & FAULT_WRITE != 0,
+            },
+            _ => What::Other,
+        },
     })
 }
 

@@ -12,14 +12,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::abi::CallKind;
 use crate::units::Tid;
 
 use super::super::error::TraceError;
 use super::super::sys::{self, PerfEvent, PerfRing};
+use super::rate::Rate;
 use super::record::{self, Record, What};
 use super::table::{Points, Tids};
-use super::tracefs::tracepoints;
+use super::tracefs::{Point, Wanted, tracepoints};
 
 /// All rings together, and each of them, in bytes.
 const ALL_RINGS: usize = 64 << 20;
@@ -38,6 +38,8 @@ struct Cpu {
     leader: OwnedFd,
     /// They write into the same ring.
     events: Vec<OwnedFd>,
+    /// Those of them that tell of page faults.
+    faults: Vec<usize>,
     bytes: Vec<u8>,
     /// Bytes before this one have been handed on.
     at: usize,
@@ -54,6 +56,8 @@ pub struct Rings {
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     /// Records up to this time are complete.
     pub(super) horizon: u64,
+    /// How many page faults are recorded.
+    pub(super) rate: Rate,
     /// Processes whose records are wanted.
     pub(super) watched: Tids,
 }
@@ -83,7 +87,11 @@ fn online() -> Vec<usize> {
 
 /// Whether the events can be opened here: one of each kind is.
 pub(in super::super) fn available() -> Result<(), TraceError> {
-    let tracepoint = tracepoints(&[])?.first().map(|point| point.id.into());
+    let wanted = Wanted {
+        extra: &[],
+        faults: false,
+    };
+    let tracepoint = tracepoints(wanted)?.first().map(|point| point.id.into());
     for tracepoint in [None, tracepoint] {
         let event = PerfEvent {
             tracepoint,
@@ -97,13 +105,16 @@ pub(in super::super) fn available() -> Result<(), TraceError> {
 }
 
 impl Rings {
-    /// Opens the events of memory calls and of `extra` ones, and of births and ends of tasks.
-    pub fn open(extra: &[CallKind]) -> Result<Rings, TraceError> {
+    /// Opens the events of memory calls and of what else is wanted, and of births and ends of tasks.
+    pub fn open(wanted: Wanted<'_>) -> Result<Rings, TraceError> {
         // Two descriptors a call and CPU; those who may use these events may raise the limit, too.
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
         }
-        let tracepoints = tracepoints(extra)?;
+        let tracepoints = tracepoints(wanted)?;
+        let faults = tracepoints.iter().enumerate();
+        let faults = faults.filter(|(_, tracepoint)| tracepoint.point == Point::Fault);
+        let faults: Vec<usize> = faults.map(|(index, _)| index).collect();
         let online = online();
         let share = (ALL_RINGS / online.len()).clamp(SMALLEST_RING, LARGEST_RING);
         let mut size = 1 << share.ilog2();
@@ -138,6 +149,7 @@ impl Rings {
                 ring,
                 leader,
                 events,
+                faults: faults.clone(),
                 bytes: Vec::new(),
                 at: 0,
                 scanned: 0,
@@ -148,6 +160,7 @@ impl Rings {
             points: Points::new(&tracepoints),
             heads: BinaryHeap::new(),
             horizon: 0,
+            rate: Rate::new(now()),
             watched: Tids::default(),
         })
     }
@@ -207,7 +220,15 @@ impl Rings {
             if was_empty && let Some(time) = cpu.head() {
                 self.heads.push(Reverse((time, index)));
             }
-            cpu.scan(&self.points, &mut self.watched, &mut execs);
+            let faults = cpu.scan(&self.points, &mut self.watched, &mut execs);
+            self.rate.count(faults);
+        }
+        if let Some(period) = self.rate.change(began) {
+            for cpu in &self.cpus {
+                for event in cpu.faults.iter().filter_map(|&index| cpu.events.get(index)) {
+                    let _ = sys::perf_period(event.as_fd(), period.into());
+                }
+            }
         }
         execs.dedup();
         execs
@@ -281,14 +302,17 @@ impl Cpu {
         record::time(rest.get(..length)?)
     }
 
-    /// Looks through what has just been read for new processes and finished execs.
-    fn scan(&mut self, points: &Points, watched: &mut Tids, execs: &mut Vec<Tid>) {
+    /// Looks through what has just been read for new processes and finished execs. How many page faults
+    /// there were.
+    fn scan(&mut self, points: &Points, watched: &mut Tids, execs: &mut Vec<Tid>) -> u64 {
         use record::{EXECVE, EXECVEAT};
+        let mut faults = 0;
         while let Some(rest) = self.bytes.get(self.scanned..)
             && let Some(length) = record::length(rest)
         {
             let bytes = rest.get(..length).unwrap_or_default();
             self.scanned += length;
+            faults += u64::from(!self.faults.is_empty() && record::is_fault(bytes, points));
             let parsed = record::is_birth_or_exec(bytes)
                 .then(|| record::parse(bytes, points, watched))
                 .flatten();
@@ -304,6 +328,7 @@ impl Cpu {
                 _ => {}
             }
         }
+        faults
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Point {
     NewTask,
     /// signal:signal_deliver
     Signal,
+    /// exceptions:page_fault_user, exceptions:page_fault_kernel
+    Fault,
 }
 
 /// A tracepoint to open.
@@ -54,14 +56,25 @@ const LAYOUT: &[(&str, &str)] = &[
     ("task/task_newtask", "clone_flags;\toffset:32;"),
     ("signal/signal_deliver", "sig;\toffset:8;"),
 ];
+/// The same for page faults: by a program, and by the kernel on its behalf.
+const FAULTS: &[&str] = &["exceptions/page_fault_user", "exceptions/page_fault_kernel"];
+const FAULT_LAYOUT: &[&str] = &["address;\toffset:8;", "error_code;\toffset:24;"];
 
-/// The tracepoints of all memory calls that are watched by default and of `extra`, and of what makes
-/// and ends tasks.
-pub(super) fn tracepoints(extra: &[CallKind]) -> Result<Vec<Tracepoint>, TraceError> {
-    let mounted = mounted().map(|root| read(&root, extra));
+/// What is to be told beside the memory calls watched by default.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Calls.
+    pub extra: &'a [CallKind],
+    /// Page faults.
+    pub faults: bool,
+}
+
+/// The tracepoints of what is wanted, and of what makes and ends tasks.
+pub(super) fn tracepoints(wanted: Wanted<'_>) -> Result<Vec<Tracepoint>, TraceError> {
+    let mounted = mounted().map(|root| read(&root, wanted));
     let found = match mounted {
         Some(Ok(found)) => Ok(found),
-        _ => read_privately(extra),
+        _ => read_privately(wanted),
     };
     found.map_err(|error| TraceError::Kernel {
         reason: format!(
@@ -87,8 +100,8 @@ fn mounted() -> Option<PathBuf> {
         .find(|root| root.join("events/syscalls").exists())
 }
 
-fn read_privately(extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
-    let extra = extra.to_vec();
+fn read_privately(wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
+    let (extra, faults) = (wanted.extra.to_vec(), wanted.faults);
     let work = move || -> io::Result<Vec<Tracepoint>> {
         // The namespace is this thread's alone (CLONE_NEWNS implies CLONE_FS, unshare(2)).
         unshare(CloneFlags::CLONE_NEWNS)?;
@@ -105,16 +118,20 @@ fn read_privately(extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
             MsFlags::empty(),
             none,
         )?;
-        read(Path::new(place), &extra)
+        let extra = &extra;
+        read(Path::new(place), Wanted { extra, faults })
     };
     let thread = std::thread::Builder::new().name("tracefs".into());
     let ended = thread.spawn(work)?.join();
     ended.unwrap_or_else(|_| Err(io::Error::other("the thread that reads them failed")))
 }
 
-fn read(root: &Path, extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
+fn read(root: &Path, wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
     let events = root.join("events");
-    for (event, text) in LAYOUT {
+    let faults = FAULTS.iter().copied().filter(|_| wanted.faults);
+    let of_fault = |fault| FAULT_LAYOUT.iter().map(move |text| (fault, *text));
+    let layout = LAYOUT.iter().copied();
+    for (event, text) in layout.chain(faults.clone().flat_map(of_fault)) {
         let format = fs::read_to_string(events.join(event).join("format"))?;
         if !format.contains(text) {
             let error = format!("{event} has another layout than expected");
@@ -134,7 +151,7 @@ fn read(root: &Path, extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
     let calls: BTreeSet<&str> = CALLS
         .iter()
         .filter(|call| call.x86_64.is_some())
-        .filter(|call| call.default || extra.contains(&call.kind))
+        .filter(|call| call.default || wanted.extra.contains(&call.kind))
         .map(|call| call.name)
         .collect();
     for name in calls {
@@ -155,6 +172,9 @@ fn read(root: &Path, extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
     }
     add("task/task_newtask", Point::NewTask, true)?;
     add("signal/signal_deliver", Point::Signal, false)?;
+    for fault in faults {
+        add(fault, Point::Fault, false)?;
+    }
     Ok(found)
 }
 
