@@ -313,14 +313,8 @@ fn contradiction(line: &Options, quiet: Quiet) -> Option<&'static str> {
     if !line.stacks && line.stack_depth.is_some() {
         return Some("--stack-depth is about the stacks of -k");
     }
-    if line.stacks && line.backend == Some(Backend::Kernel) {
-        return Some("-k reads the stack of a stopped task: it needs --backend ptrace");
-    }
     if line.touch && line.backend == Some(Backend::Ptrace) {
         return Some("--touch asks the kernel for page faults: it needs --backend kernel");
-    }
-    if line.touch && line.stacks {
-        return Some("-k stops the program and --touch does not: choose one");
     }
     if quiet != Quiet::No && line.format.is_some() && line.log.is_none() {
         return Some("-q switches the live timeline off, so it has no --format");

@@ -116,6 +116,7 @@ fn rings(trace: &Trace, options: &Options) -> Result<(Option<Rings>, Option<Stri
     let wanted = Wanted {
         extra: &options.extra,
         faults: trace.touch,
+        stacks: trace.stacks,
     };
     let pids = match (trace.backend, &trace.target) {
         (Backend::Kernel, _) => {
@@ -145,7 +146,6 @@ fn rings(trace: &Trace, options: &Options) -> Result<(Option<Rings>, Option<Stri
 /// Why only a tracer can tell what is asked of running processes.
 fn needs_ptrace(trace: &Trace, pids: &[i32]) -> Option<String> {
     let why = match () {
-        () if trace.stacks => "-k reads the stacks of stopped tasks",
         () if matches!(trace.verify, Verify::Every(_)) => {
             "--verify=every compares while nothing moves"
         }

@@ -8,7 +8,7 @@
     reason = "ptrace requests, fork and ioctls that nix does not wrap safely"
 )]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -538,16 +538,25 @@ pub fn terminal_width(stream: impl AsFd) -> Option<usize> {
     Some(if columns == 0 { 80 } else { columns })
 }
 
-/// An event for [`perf_open`]: of every task, on one CPU.
+/// An event for [`perf_open`] on one CPU.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PerfEvent {
+    /// Of this task and of all that it makes from now on; `None`: of every task.
+    pub task: Option<Tid>,
     /// The tracepoint's number; `None`: no samples, but records of tasks, their names and mappings.
     pub tracepoint: Option<u64>,
     /// A reader is woken by each sample rather than by the ring being so full.
     pub wakes: bool,
     /// How many bytes wake a reader otherwise.
     pub watermark: u32,
+    /// A sample holds the program's registers, those of [`STACK_REGISTERS`], and a copy of this many
+    /// bytes of its stack; 0: neither.
+    pub stack: u32,
 }
+
+/// Registers of `enum perf_event_x86_regs` (arch/x86/include/uapi/asm/perf_regs.h) in that order: rbx,
+/// rbp, rsp, rip, r12 to r15.
+pub(super) const STACK_REGISTERS: u64 = 1 << 1 | 1 << 6 | 1 << 7 | 1 << 8 | 0xf << 20;
 
 /// `struct perf_event_attr` of include/uapi/linux/perf_event.h, as of PERF_ATTR_SIZE_VER5.
 #[repr(C)]
@@ -581,7 +590,9 @@ pub(super) fn perf_open(event: &PerfEvent, cpu: usize) -> io::Result<OwnedFd> {
     const DUMMY: u64 = 9;
     const TRACEPOINT: u32 = 2;
     const TID_TIME_RAW: u64 = 0x2 | 0x4 | 0x400;
+    const REGS_USER_STACK_USER: u64 = 1 << 12 | 1 << 13;
     const MMAP_COMM_TASK_DATA_MMAP2: u64 = 1 << 8 | 1 << 9 | 1 << 13 | 1 << 17 | 1 << 23;
+    const INHERIT: u64 = 1 << 1;
     const WATERMARK: u64 = 1 << 14;
     const SAMPLE_ID_ALL_AND_CLOCKID: u64 = 1 << 18 | 1 << 25;
     const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
@@ -603,6 +614,14 @@ pub(super) fn perf_open(event: &PerfEvent, cpu: usize) -> io::Result<OwnedFd> {
             attr.flags |= MMAP_COMM_TASK_DATA_MMAP2;
         }
     }
+    if event.task.is_some() {
+        attr.flags |= INHERIT;
+    }
+    if 0 < event.stack {
+        attr.sample_type |= REGS_USER_STACK_USER;
+        attr.sample_regs_user = STACK_REGISTERS;
+        attr.sample_stack_user = event.stack;
+    }
     if !event.wakes {
         attr.flags |= WATERMARK;
         attr.wakeup = event.watermark;
@@ -612,7 +631,7 @@ pub(super) fn perf_open(event: &PerfEvent, cpu: usize) -> io::Result<OwnedFd> {
         libc::syscall(
             libc::SYS_perf_event_open,
             &raw const attr,
-            -1,
+            event.task.map_or(-1, |task| task.0),
             cpu as libc::c_int,
             -1,
             FLAG_FD_CLOEXEC,
@@ -626,6 +645,14 @@ pub(super) fn perf_redirect(event: BorrowedFd<'_>, leader: BorrowedFd<'_>) -> io
     const SET_OUTPUT: libc::c_ulong = 0x2405; // PERF_EVENT_IOC_SET_OUTPUT
     // SAFETY: the request takes a descriptor and touches no memory of ours.
     let result = unsafe { libc::ioctl(event.as_raw_fd(), SET_OUTPUT, leader.as_raw_fd()) };
+    check(result.into()).map(drop)
+}
+
+/// Lets `event` tell only of what passes `filter` (Documentation/trace/events.rst, 5).
+pub(super) fn perf_filter(event: BorrowedFd<'_>, filter: &CStr) -> io::Result<()> {
+    const SET_FILTER: libc::c_ulong = 0x4008_2406; // PERF_EVENT_IOC_SET_FILTER
+    // SAFETY: the kernel reads the string, which outlives the call.
+    let result = unsafe { libc::ioctl(event.as_raw_fd(), SET_FILTER, filter.as_ptr()) };
     check(result.into()).map(drop)
 }
 

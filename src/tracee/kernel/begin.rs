@@ -44,6 +44,7 @@ impl KernelObserver {
         let task = Task::new(pid, SpaceId(0), "".into());
         observer.tasks.insert(pid, task);
         observer.rings.watched.insert(pid);
+        observer.rings.record_stacks(pid)?;
         observer.launched = Some(pid);
         started.go()?;
         observer.launching = Some(started.launching);
@@ -75,6 +76,7 @@ impl KernelObserver {
         }
         observer.rings.watched.extend(&chosen);
         let tracers: Vec<(Tid, Tid)> = chosen.iter().filter_map(|&pid| tracer(pid)).collect();
+        observer.record_stacks(&chosen)?;
         observer.first_looks(&chosen);
         for (pid, tracer) in tracers {
             let text = format!(
@@ -85,6 +87,25 @@ impl KernelObserver {
             observer.push(observer.start, Observed::Note { space, text });
         }
         Ok((observer, refused))
+    }
+
+    /// Lets the stacks of all their tasks be recorded, where they are wanted. A thread that is made
+    /// meanwhile has this from its maker, if that had it by then.
+    fn record_stacks(&mut self, pids: &[Tid]) -> Result<(), TraceError> {
+        let mut recorded = BTreeSet::new();
+        loop {
+            let tasks = pids.iter().flat_map(|&pid| procfs::tasks(pid));
+            let new: Vec<Tid> = tasks
+                .flatten()
+                .filter(|tid| recorded.insert(*tid))
+                .collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for tid in new {
+                self.rings.record_stacks(tid)?;
+            }
+        }
     }
 
     /// Looks at the processes until a look shows one moment.

@@ -33,10 +33,13 @@ impl KernelObserver {
             return;
         };
         let id = task.space;
+        let caller = task.caller.take().filter(|(of, _)| *of == nr);
+        let stack = caller.map_or(Stack::Absent, |(_, stack)| Stack::Raw(stack));
         let forgotten = task.call.replace(InCall {
             call,
             layout,
             entered: time,
+            stack,
             shown: Vec::new(),
         });
         if layout && let Some(space) = self.spaces.get_mut(&id) {
@@ -99,6 +102,7 @@ impl KernelObserver {
             call,
             layout,
             entered,
+            stack,
             shown,
         } = in_call;
         let fetched = fetched(&call, result, &shown);
@@ -181,7 +185,7 @@ impl KernelObserver {
                 result,
                 evidence,
                 overlapped,
-                stack: Stack::Absent,
+                stack,
                 refused: None,
             }),
         };

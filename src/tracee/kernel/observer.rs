@@ -236,6 +236,11 @@ impl KernelObserver {
         }
         match what {
             What::Enter { nr, args } => self.enters(pid, tid, time, nr, args),
+            What::Caller { nr, stack } => {
+                if let Some(task) = self.tasks.get_mut(&tid) {
+                    task.calls_from(nr, stack);
+                }
+            }
             What::Exit {
                 nr: EXECVE | EXECVEAT,
                 result,

@@ -3,8 +3,10 @@
 
 use crate::abi::Prot;
 use crate::mm::{FileId, MapsEntry};
+use crate::timeline::{Copied, RawStack, Registers};
 use crate::units::{Addr, AddrRange, Tid};
 
+use super::super::sys::STACK_REGISTERS;
 use super::table::{Points, Tids};
 use super::tracefs::Point;
 
@@ -44,6 +46,8 @@ pub(super) enum What {
     Exec { pid: Tid, tid: Tid, comm: Vec<u8> },
     /// A mapping was made or altered: all of it, as it is now.
     Mapped(MapsEntry),
+    /// Whose call the one is that begins just before or after this.
+    Caller { nr: u32, stack: Box<RawStack> },
     /// A page fault.
     Fault { addr: Addr, write: bool },
     /// So many records did not fit into the ring.
@@ -78,6 +82,8 @@ const RECORD_SAMPLE: u32 = 9;
 const MISC_COMM_EXEC: u16 = 1 << 13;
 /// Process, task and time behind every record that is no sample.
 const TRAILER: usize = 16;
+/// Where the tracepoint's own bytes begin in a sample, behind their size.
+const RAW: usize = 28;
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
@@ -105,7 +111,7 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
 pub(super) fn is_birth_or_exec(record: &[u8]) -> bool {
     match u32_at(record, 0) {
         Some(RECORD_FORK) => true,
-        Some(RECORD_SAMPLE) => matches!(u32_at(record, 28 + 8), Some(EXECVE | EXECVEAT)),
+        Some(RECORD_SAMPLE) => matches!(u32_at(record, RAW + 8), Some(EXECVE | EXECVEAT)),
         _ => false,
     }
 }
@@ -113,7 +119,7 @@ pub(super) fn is_birth_or_exec(record: &[u8]) -> bool {
 /// Whether it is a sample of a page fault: quick.
 pub(super) fn is_fault(record: &[u8], points: &Points) -> bool {
     u32_at(record, 0) == Some(RECORD_SAMPLE)
-        && u16_at(record, 28).and_then(|id| points.get(id)) == Some(Point::Fault)
+        && u16_at(record, RAW).and_then(|id| points.get(id)) == Some(Point::Fault)
 }
 
 /// When it was made.
@@ -141,9 +147,10 @@ pub(super) fn parse(record: &[u8], points: &Points, watched: &Tids) -> Option<Re
             return None;
         }
         let time = u64_at(record, 16)?;
-        // After the size of the raw data, aligned as the tracepoint sees it.
-        let raw = record.get(28..)?;
-        let what = sample(raw, points).unwrap_or(What::Other);
+        let (raw, rest) = record
+            .get(RAW..)?
+            .split_at_checked(u32_at(record, RAW - 4)? as usize)?;
+        let what = sample(raw, rest, points).unwrap_or(What::Other);
         return Some(Record {
             time,
             pid,
@@ -189,7 +196,8 @@ pub(super) fn parse(record: &[u8], points: &Points, watched: &Tids) -> Option<Re
     })
 }
 
-fn sample(raw: &[u8], points: &Points) -> Option<What> {
+/// What a sample tells: the tracepoint's own bytes, and behind them who it was, where that is wanted.
+fn sample(raw: &[u8], who: &[u8], points: &Points) -> Option<What> {
     Some(match points.get(u16_at(raw, 0)?)? {
         Point::Enter => {
             // A call has as many words as it has arguments.
@@ -207,6 +215,10 @@ fn sample(raw: &[u8], points: &Points) -> Option<What> {
             flags: u64_at(raw, 32)?,
         },
         Point::Signal => What::Signal(u32_at(raw, 8)? as i32),
+        Point::Caller => What::Caller {
+            nr: u32_at(raw, 8)?,
+            stack: stack(who)?,
+        },
         Point::Fault => match u64_at(raw, 8)? {
             // What the kernel faults on for itself is nobody's memory.
             addr if addr < USER_END => What::Fault {
@@ -216,6 +228,38 @@ fn sample(raw: &[u8], points: &Points) -> Option<What> {
             _ => What::Other,
         },
     })
+}
+
+/// Registers and a copy of the stack: PERF_SAMPLE_REGS_USER and PERF_SAMPLE_STACK_USER.
+fn stack(bytes: &[u8]) -> Option<Box<RawStack>> {
+    const ABI_NONE: u64 = 0;
+    const ABI_32: u64 = 1;
+    const REGISTERS: usize = STACK_REGISTERS.count_ones() as usize;
+    let abi = u64_at(bytes, 0).filter(|abi| *abi != ABI_NONE)?;
+    let register = |number: usize| u64_at(bytes, 8 + 8 * number);
+    let at = 8 + 8 * REGISTERS;
+    let size = u64_at(bytes, at)? as usize;
+    let copy = bytes.get(at + 8..)?.get(..size)?;
+    // A word behind the room for the stack says how much of it was filled.
+    let filled = u64_at(bytes, at + 8 + size).unwrap_or(0);
+    let copy = copy.get(..usize::try_from(filled).ok()?)?;
+    let registers = Registers {
+        bx: register(0)?,
+        bp: register(1)?,
+        sp: register(2)?,
+        pc: register(3)?,
+        r12_to_r15: [register(4)?, register(5)?, register(6)?, register(7)?],
+    };
+    Some(Box::new(RawStack {
+        registers,
+        compat: abi == ABI_32,
+        copies: vec![Copied {
+            start: Addr(registers.sp),
+            bytes: copy.to_vec(),
+            cut: copy.len() == size,
+        }],
+        goroutine: None,
+    }))
 }
 
 /// A mapping in the notation of maps.

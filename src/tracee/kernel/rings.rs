@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +20,7 @@ use super::super::sys::{self, PerfEvent, PerfRing};
 use super::rate::Rate;
 use super::record::{self, Record, What};
 use super::table::{Points, Tids};
-use super::tracefs::{Point, Wanted, tracepoints};
+use super::tracefs::{Point, Tracepoint, Wanted, callers_filter, tracepoints};
 
 /// All rings together, and each of them, in bytes.
 const ALL_RINGS: usize = 64 << 20;
@@ -28,13 +29,17 @@ const SMALLEST_RING: usize = 256 << 10;
 /// What was read and not yet worked on, at most: beyond that, calls are no longer told. Were even
 /// that too slow, the rings would fill, and the kernel count what is lost.
 const BACKLOG: usize = 128 << 20;
+/// How much of a stack is copied.
+pub(super) const STACK: u32 = 16 << 10;
 /// A record can reach its ring this much later than its time says: the task was interrupted between
 /// taking the time and writing, its virtual CPU perhaps for long.
 pub(super) const SLACK: u64 = 2_000_000;
 
 #[derive(Debug)]
 struct Cpu {
+    number: usize,
     ring: PerfRing,
+    watermark: u32,
     leader: OwnedFd,
     /// They write into the same ring.
     events: Vec<OwnedFd>,
@@ -52,6 +57,8 @@ struct Cpu {
 pub struct Rings {
     cpus: Vec<Cpu>,
     points: Points,
+    /// The tracepoint that tells whose a call is, and its filter.
+    caller: Option<(u64, CString)>,
     /// Time of the next record of each CPU that has one.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     /// Records up to this time are complete.
@@ -90,13 +97,16 @@ pub(in super::super) fn available() -> Result<(), TraceError> {
     let wanted = Wanted {
         extra: &[],
         faults: false,
+        stacks: false,
     };
     let tracepoint = tracepoints(wanted)?.first().map(|point| point.id.into());
     for tracepoint in [None, tracepoint] {
         let event = PerfEvent {
+            task: None,
             tracepoint,
             wakes: false,
             watermark: 1,
+            stack: 0,
         };
         let cpu = online().first().copied().unwrap_or(0);
         sys::perf_open(&event, cpu).map_err(|error| refused(&error))?;
@@ -112,6 +122,20 @@ impl Rings {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
         }
         let tracepoints = tracepoints(wanted)?;
+        let callers = |point: &Tracepoint| point.point == Point::Caller;
+        let caller = tracepoints
+            .iter()
+            .find(|point| callers(point))
+            .map(|point| {
+                let filter = callers_filter(wanted);
+                (point.id.into(), filter)
+            });
+        let points = Points::new(&tracepoints);
+        // That is opened for the watched tasks alone, since it copies their stacks.
+        let tracepoints: Vec<Tracepoint> = tracepoints
+            .into_iter()
+            .filter(|point| !callers(point))
+            .collect();
         let faults = tracepoints.iter().enumerate();
         let faults = faults.filter(|(_, tracepoint)| tracepoint.point == Point::Fault);
         let faults: Vec<usize> = faults.map(|(index, _)| index).collect();
@@ -122,9 +146,11 @@ impl Rings {
         for cpu in online {
             let watermark = (size / 8) as u32;
             let records = PerfEvent {
+                task: None,
                 tracepoint: None,
                 wakes: false,
                 watermark,
+                stack: 0,
             };
             let leader = sys::perf_open(&records, cpu).map_err(|error| refused(&error))?;
             let ring = loop {
@@ -137,16 +163,20 @@ impl Rings {
             let mut events = Vec::with_capacity(tracepoints.len());
             for tracepoint in &tracepoints {
                 let event = PerfEvent {
+                    task: None,
                     tracepoint: Some(tracepoint.id.into()),
                     wakes: tracepoint.wakes,
                     watermark,
+                    stack: 0,
                 };
                 let event = sys::perf_open(&event, cpu).map_err(|error| refused(&error))?;
                 sys::perf_redirect(event.as_fd(), leader.as_fd()).map_err(|e| refused(&e))?;
                 events.push(event);
             }
             cpus.push(Cpu {
+                number: cpu,
                 ring,
+                watermark,
                 leader,
                 events,
                 faults: faults.clone(),
@@ -157,12 +187,35 @@ impl Rings {
         }
         Ok(Rings {
             cpus,
-            points: Points::new(&tracepoints),
+            points,
+            caller,
             heads: BinaryHeap::new(),
             horizon: 0,
             rate: Rate::new(now()),
             watched: Tids::default(),
         })
+    }
+
+    /// Lets the stacks of `task` be recorded, and of all that it makes from now on, where they are
+    /// wanted.
+    pub(super) fn record_stacks(&mut self, task: Tid) -> Result<(), TraceError> {
+        let Some((tracepoint, filter)) = &self.caller else {
+            return Ok(());
+        };
+        for cpu in &mut self.cpus {
+            let event = PerfEvent {
+                task: Some(task),
+                tracepoint: Some(*tracepoint),
+                wakes: false,
+                watermark: cpu.watermark,
+                stack: STACK,
+            };
+            let event = sys::perf_open(&event, cpu.number).map_err(|error| refused(&error))?;
+            sys::perf_filter(event.as_fd(), filter).map_err(|error| refused(&error))?;
+            sys::perf_redirect(event.as_fd(), cpu.leader.as_fd()).map_err(|e| refused(&e))?;
+            cpu.events.push(event);
+        }
+        Ok(())
     }
 
     /// Waits until there is much to read, something to be known at once, a signal, or for so long.

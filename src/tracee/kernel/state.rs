@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::decode::RawCall;
 use crate::mm::{MapsEntry, Snapshot};
-use crate::timeline::{Observation, Resident, TaskEnd};
+use crate::timeline::{Observation, RawStack, Resident, Stack, TaskEnd};
 use crate::units::{Addr, AddrRange, SpaceId, Tid};
 
 use super::order::Footprint;
@@ -16,6 +16,8 @@ pub(super) struct InCall {
     pub call: RawCall,
     pub layout: bool,
     pub entered: u64,
+    /// Who called.
+    pub stack: Stack,
     /// Mappings that the kernel recorded meanwhile.
     pub shown: Vec<MapsEntry>,
 }
@@ -46,6 +48,8 @@ pub(super) struct Task {
     pub space: SpaceId,
     pub comm: Arc<str>,
     pub call: Option<InCall>,
+    /// The stack of a call whose own record comes next.
+    pub caller: Option<(u32, Box<RawStack>)>,
     /// When its fork or clone began.
     pub cloning: Option<u64>,
     pub exec: Option<Exec>,
@@ -57,12 +61,23 @@ pub(super) struct Task {
 }
 
 impl Task {
+    /// The record of a call's stack comes before that of the call itself, or after it.
+    pub(super) fn calls_from(&mut self, nr: u32, stack: Box<RawStack>) {
+        match &mut self.call {
+            Some(call) if call.call.nr == nr && call.stack == Stack::Absent => {
+                call.stack = Stack::Raw(stack);
+            }
+            _ => self.caller = Some((nr, stack)),
+        }
+    }
+
     pub(super) fn new(pid: Tid, space: SpaceId, comm: Arc<str>) -> Task {
         Task {
             pid,
             space,
             comm,
             call: None,
+            caller: None,
             cloning: None,
             exec: None,
             birth: None,

@@ -9,6 +9,7 @@
 //! (kernel/trace/trace_syscalls.c, `perf_syscall_enter`) costs 0.1.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::abi::{CALLS, CallKind};
+use crate::abi::{CALLS, CallInfo, CallKind};
 
 use super::super::error::TraceError;
 
@@ -31,6 +32,8 @@ pub(super) enum Point {
     NewTask,
     /// signal:signal_deliver
     Signal,
+    /// raw_syscalls:sys_enter
+    Caller,
     /// exceptions:page_fault_user, exceptions:page_fault_kernel
     Fault,
 }
@@ -56,6 +59,8 @@ const LAYOUT: &[(&str, &str)] = &[
     ("task/task_newtask", "clone_flags;\toffset:32;"),
     ("signal/signal_deliver", "sig;\toffset:8;"),
 ];
+/// The same for raw_syscalls:sys_enter.
+const CALLER_LAYOUT: (&str, &str) = ("raw_syscalls/sys_enter", "id;\toffset:8;");
 /// The same for page faults: by a program, and by the kernel on its behalf.
 const FAULTS: &[&str] = &["exceptions/page_fault_user", "exceptions/page_fault_kernel"];
 const FAULT_LAYOUT: &[&str] = &["address;\toffset:8;", "error_code;\toffset:24;"];
@@ -67,6 +72,8 @@ pub struct Wanted<'a> {
     pub extra: &'a [CallKind],
     /// Page faults.
     pub faults: bool,
+    /// The stacks of memory calls.
+    pub stacks: bool,
 }
 
 /// The tracepoints of what is wanted, and of what makes and ends tasks.
@@ -101,7 +108,7 @@ fn mounted() -> Option<PathBuf> {
 }
 
 fn read_privately(wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
-    let (extra, faults) = (wanted.extra.to_vec(), wanted.faults);
+    let (extra, faults, stacks) = (wanted.extra.to_vec(), wanted.faults, wanted.stacks);
     let work = move || -> io::Result<Vec<Tracepoint>> {
         // The namespace is this thread's alone (CLONE_NEWNS implies CLONE_FS, unshare(2)).
         unshare(CloneFlags::CLONE_NEWNS)?;
@@ -118,8 +125,12 @@ fn read_privately(wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
             MsFlags::empty(),
             none,
         )?;
-        let extra = &extra;
-        read(Path::new(place), Wanted { extra, faults })
+        let wanted = Wanted {
+            extra: &extra,
+            faults,
+            stacks,
+        };
+        read(Path::new(place), wanted)
     };
     let thread = std::thread::Builder::new().name("tracefs".into());
     let ended = thread.spawn(work)?.join();
@@ -130,7 +141,8 @@ fn read(root: &Path, wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
     let events = root.join("events");
     let faults = FAULTS.iter().copied().filter(|_| wanted.faults);
     let of_fault = |fault| FAULT_LAYOUT.iter().map(move |text| (fault, *text));
-    let layout = LAYOUT.iter().copied();
+    let caller = wanted.stacks.then_some(CALLER_LAYOUT);
+    let layout = LAYOUT.iter().copied().chain(caller);
     for (event, text) in layout.chain(faults.clone().flat_map(of_fault)) {
         let format = fs::read_to_string(events.join(event).join("format"))?;
         if !format.contains(text) {
@@ -148,12 +160,7 @@ fn read(root: &Path, wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
         found.push(Tracepoint { id, point, wakes });
         Ok(())
     };
-    let calls: BTreeSet<&str> = CALLS
-        .iter()
-        .filter(|call| call.x86_64.is_some())
-        .filter(|call| call.default || wanted.extra.contains(&call.kind))
-        .map(|call| call.name)
-        .collect();
+    let calls: BTreeSet<&str> = calls(wanted).map(|call| call.name).collect();
     for name in calls {
         let (enter, exit) = enter_and_exit(name);
         // A call that this kernel was built without has no tracepoints, and changes nothing.
@@ -175,7 +182,25 @@ fn read(root: &Path, wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
     for fault in faults {
         add(fault, Point::Fault, false)?;
     }
+    if wanted.stacks {
+        add("raw_syscalls/sys_enter", Point::Caller, false)?;
+    }
     Ok(found)
+}
+
+/// The calls that are watched.
+fn calls(wanted: Wanted<'_>) -> impl Iterator<Item = &'static CallInfo> {
+    CALLS
+        .iter()
+        .filter(|call| call.x86_64.is_some())
+        .filter(move |call| call.default || wanted.extra.contains(&call.kind))
+}
+
+/// What lets raw_syscalls:sys_enter tell of the watched calls alone.
+pub(super) fn callers_filter(wanted: Wanted<'_>) -> CString {
+    let numbers: BTreeSet<u32> = calls(wanted).filter_map(|call| call.x86_64).collect();
+    let numbers: Vec<String> = numbers.iter().map(|nr| format!("id=={nr}")).collect();
+    CString::new(numbers.join("||")).unwrap_or_default()
 }
 
 fn enter_and_exit(name: &str) -> (String, String) {
