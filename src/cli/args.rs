@@ -76,6 +76,8 @@ pub struct Trace {
     pub follow: bool,
     /// Stop tracing after this time.
     pub duration: Option<Duration>,
+    /// Record what is resident whenever it changes.
+    pub resident: bool,
     /// Record who called.
     pub stacks: bool,
     /// Most frames of a stack that are shown; `None` for as many as the format likes.
@@ -289,6 +291,7 @@ fn with_options(line: Options, target: Target) -> Result<Command, UsageError> {
         backend: line.backend.unwrap_or_default(),
         follow: !line.no_follow,
         duration: line.duration,
+        resident: line.resident,
         stacks: line.stacks,
         stack_depth: line.stack_depth.map(|frames| frames as usize),
         embed_symbols: line.embed_symbols,
@@ -306,6 +309,12 @@ fn contradiction(line: &Options, quiet: Quiet) -> Option<&'static str> {
     }
     if !line.stacks && line.stack_depth.is_some() {
         return Some("--stack-depth is about the stacks of -k");
+    }
+    if line.resident && line.backend == Some(Backend::Ptrace) {
+        return Some("--resident is told by the kernel: it needs --backend kernel");
+    }
+    if line.resident && line.stacks {
+        return Some("--resident is told by the kernel and -k by ptrace: choose one");
     }
     if line.stacks && line.backend == Some(Backend::Kernel) {
         return Some("-k reads the stack of a stopped task: it needs --backend ptrace");

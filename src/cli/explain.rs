@@ -122,6 +122,7 @@ fn program(
         backend: Backend::Ptrace,
         follow: true,
         duration: None,
+        resident: false,
         stacks: kept.path.is_some(),
         stack_depth: None,
         embed_symbols: false,

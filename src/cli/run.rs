@@ -20,7 +20,7 @@ use crate::timeline::{
 use crate::trace_file::TraceWriter;
 use crate::tracee::{
     Feedback, KernelObserver, Options, Outcome, Program, Rings, Stops, Supervisor, TraceError,
-    environment, host, is_32_bit,
+    Wanted, environment, host, is_32_bit,
 };
 use crate::units::{AddrRange, Tid, Timestamp};
 
@@ -113,17 +113,21 @@ enum Observer {
 
 /// The kernel's rings, if it is to observe; and what was chosen and why, if nobody said so.
 fn rings(trace: &Trace, options: &Options) -> Result<(Option<Rings>, Option<String>), Failure> {
+    let wanted = Wanted {
+        calls: options.extra.clone(),
+        resident: trace.resident,
+    };
     let pids = match (trace.backend, &trace.target) {
-        (Backend::Kernel, _) => {
-            let rings = Rings::open(&options.extra).map_err(refused)?;
+        _ if trace.backend == Backend::Kernel || trace.resident => {
+            let rings = Rings::open(&wanted).map_err(refused)?;
             return Ok((Some(rings), None));
         }
-        (Backend::Ptrace, _) | (Backend::Auto, Target::Launch(_)) => return Ok((None, None)),
         (Backend::Auto, Target::Attach(pids)) => pids,
+        _ => return Ok((None, None)),
     };
     let rings = match needs_ptrace(trace, pids) {
         Some(why) => Err(why),
-        None => Rings::open(&options.extra).map_err(|error| error.to_string()),
+        None => Rings::open(&wanted).map_err(|error| error.to_string()),
     };
     Ok(match rings {
         Ok(rings) => {

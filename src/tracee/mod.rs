@@ -34,7 +34,7 @@ mod wait;
 
 pub use environment::environment;
 pub use error::TraceError;
-pub use kernel::{KernelObserver, Rings};
+pub use kernel::{KernelObserver, Rings, Wanted};
 pub use launch::Program;
 pub use offers::{Offer, host, offers};
 pub use outside::{LookError, Outside};

@@ -111,6 +111,10 @@ pub(super) struct Options {
     #[arg(long, value_name = "auto|ptrace|kernel", value_parser = backend)]
     pub(super) backend: Option<Backend>,
 
+    /// Record what is resident whenever it changes, by kind (implies --backend kernel)
+    #[arg(long)]
+    pub(super) resident: bool,
+
     /// Do not follow children
     #[arg(long)]
     pub(super) no_follow: bool,

@@ -115,6 +115,7 @@ fn options_stand_before_and_after_a_command() {
             backend: Backend::Auto,
             follow: false,
             duration: Some(Duration::from_millis(1500)),
+            resident: false,
             stacks: false,
             stack_depth: None,
             embed_symbols: false,

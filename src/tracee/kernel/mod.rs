@@ -7,6 +7,7 @@
 //!  /proc/PID/maps ───────────────────────────────────────►│ calls.rs  calls, order.rs
 //!                                                         │ looks.rs  whole maps, picture.rs
 //!                                                         │ loss.rs   what was lost
+//!                                                         │ resident.rs  --resident
 //!                                                         │ begin.rs, end.rs, with stop.rs
 //! ```
 //!
@@ -31,6 +32,7 @@ mod observer;
 mod order;
 mod picture;
 mod record;
+mod resident;
 mod rings;
 mod state;
 mod stop;
@@ -41,3 +43,4 @@ mod tracefs;
 pub use observer::KernelObserver;
 pub use rings::Rings;
 pub(super) use rings::available;
+pub use tracefs::Wanted;

@@ -5,6 +5,7 @@ use crate::abi::Prot;
 use crate::mm::{FileId, MapsEntry};
 use crate::units::{Addr, AddrRange, Tid};
 
+use super::resident::RssStat;
 use super::table::{Points, Tids};
 use super::tracefs::Point;
 
@@ -44,6 +45,8 @@ pub(super) enum What {
     Exec { pid: Tid, tid: Tid, comm: Vec<u8> },
     /// A mapping was made or altered: all of it, as it is now.
     Mapped(MapsEntry),
+    /// The kernel has counted what is resident.
+    Rss(RssStat),
     /// So many records did not fit into the ring.
     Lost(u64),
     /// Of no interest.
@@ -124,12 +127,18 @@ pub(super) fn parse(record: &[u8], points: &Points, watched: &Tids) -> Option<Re
     let kind = u32_at(record, 0)?;
     if kind == RECORD_SAMPLE {
         let (pid, tid) = (tid_at(record, 8)?, tid_at(record, 12)?);
-        if !watched.contains(&pid) {
+        // After the size of the raw data, aligned as the tracepoint sees it.
+        let raw = record.get(28..)?;
+        // Pages of a process that is watched may be reclaimed by whoever needs some.
+        let counts = || {
+            points
+                .get(u16_at(raw, 0)?)
+                .filter(|point| *point == Point::Rss)
+        };
+        if !watched.contains(&pid) && counts().is_none() {
             return None;
         }
         let time = u64_at(record, 16)?;
-        // After the size of the raw data, aligned as the tracepoint sees it.
-        let raw = record.get(28..)?;
         let what = sample(raw, points).unwrap_or(What::Other);
         return Some(Record {
             time,
@@ -193,6 +202,12 @@ fn sample(raw: &[u8], points: &Points) -> Option<What> {
         Point::NewTask => What::NewTask {
             flags: u64_at(raw, 32)?,
         },
+        Point::Rss => What::Rss(RssStat {
+            mm: u32_at(raw, 8)?,
+            own: u32_at(raw, 12)? != 0,
+            kind: u32_at(raw, 16)?,
+            size: u64_at(raw, 24)?,
+        }),
         Point::Signal => What::Signal(u32_at(raw, 8)? as i32),
     })
 }

@@ -12,14 +12,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::abi::CallKind;
 use crate::units::Tid;
 
 use super::super::error::TraceError;
 use super::super::sys::{self, PerfEvent, PerfRing};
 use super::record::{self, Record, What};
 use super::table::{Points, Tids};
-use super::tracefs::tracepoints;
+use super::tracefs::{Wanted, tracepoints};
 
 /// All rings together, and each of them, in bytes.
 const ALL_RINGS: usize = 64 << 20;
@@ -83,7 +82,9 @@ fn online() -> Vec<usize> {
 
 /// Whether the events can be opened here: one of each kind is.
 pub(in super::super) fn available() -> Result<(), TraceError> {
-    let tracepoint = tracepoints(&[])?.first().map(|point| point.id.into());
+    let tracepoint = tracepoints(&Wanted::default())?
+        .first()
+        .map(|point| point.id.into());
     for tracepoint in [None, tracepoint] {
         let event = PerfEvent {
             tracepoint,
@@ -97,13 +98,13 @@ pub(in super::super) fn available() -> Result<(), TraceError> {
 }
 
 impl Rings {
-    /// Opens the events of memory calls and of `extra` ones, and of births and ends of tasks.
-    pub fn open(extra: &[CallKind]) -> Result<Rings, TraceError> {
+    /// Opens the events of memory calls and of what else is `wanted`, and of births and ends of tasks.
+    pub fn open(wanted: &Wanted) -> Result<Rings, TraceError> {
         // Two descriptors a call and CPU; those who may use these events may raise the limit, too.
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
         }
-        let tracepoints = tracepoints(extra)?;
+        let tracepoints = tracepoints(wanted)?;
         let online = online();
         let share = (ALL_RINGS / online.len()).clamp(SMALLEST_RING, LARGEST_RING);
         let mut size = 1 << share.ilog2();

@@ -31,6 +31,8 @@ pub(super) enum Point {
     NewTask,
     /// signal:signal_deliver
     Signal,
+    /// kmem:rss_stat
+    Rss,
 }
 
 /// A tracepoint to open.
@@ -55,13 +57,29 @@ const LAYOUT: &[(&str, &str)] = &[
     ("signal/signal_deliver", "sig;\toffset:8;"),
 ];
 
-/// The tracepoints of all memory calls that are watched by default and of `extra`, and of what makes
+const RSS_LAYOUT: &[(&str, &str)] = &[
+    ("kmem/rss_stat", "mm_id;\toffset:8;"),
+    ("kmem/rss_stat", "curr;\toffset:12;"),
+    ("kmem/rss_stat", "member;\toffset:16;"),
+    ("kmem/rss_stat", "size;\toffset:24;"),
+];
+
+/// What is asked for beside the memory calls that are watched by default.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// More calls.
+    pub calls: Vec<CallKind>,
+    /// What is resident, whenever the kernel counts it.
+    pub resident: bool,
+}
+
+/// The tracepoints of all memory calls that are watched by default, of what is `wanted`, and of what makes
 /// and ends tasks.
-pub(super) fn tracepoints(extra: &[CallKind]) -> Result<Vec<Tracepoint>, TraceError> {
-    let mounted = mounted().map(|root| read(&root, extra));
+pub(super) fn tracepoints(wanted: &Wanted) -> Result<Vec<Tracepoint>, TraceError> {
+    let mounted = mounted().map(|root| read(&root, wanted));
     let found = match mounted {
         Some(Ok(found)) => Ok(found),
-        _ => read_privately(extra),
+        _ => read_privately(wanted),
     };
     found.map_err(|error| TraceError::Kernel {
         reason: format!(
@@ -87,8 +105,8 @@ fn mounted() -> Option<PathBuf> {
         .find(|root| root.join("events/syscalls").exists())
 }
 
-fn read_privately(extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
-    let extra = extra.to_vec();
+fn read_privately(wanted: &Wanted) -> io::Result<Vec<Tracepoint>> {
+    let wanted = wanted.clone();
     let work = move || -> io::Result<Vec<Tracepoint>> {
         // The namespace is this thread's alone (CLONE_NEWNS implies CLONE_FS, unshare(2)).
         unshare(CloneFlags::CLONE_NEWNS)?;
@@ -105,16 +123,17 @@ fn read_privately(extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
             MsFlags::empty(),
             none,
         )?;
-        read(Path::new(place), &extra)
+        read(Path::new(place), &wanted)
     };
     let thread = std::thread::Builder::new().name("tracefs".into());
     let ended = thread.spawn(work)?.join();
     ended.unwrap_or_else(|_| Err(io::Error::other("the thread that reads them failed")))
 }
 
-fn read(root: &Path, extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
+fn read(root: &Path, wanted: &Wanted) -> io::Result<Vec<Tracepoint>> {
     let events = root.join("events");
-    for (event, text) in LAYOUT {
+    let rss = RSS_LAYOUT.iter().filter(|_| wanted.resident);
+    for (event, text) in LAYOUT.iter().chain(rss) {
         let format = fs::read_to_string(events.join(event).join("format"))?;
         if !format.contains(text) {
             let error = format!("{event} has another layout than expected");
@@ -134,7 +153,7 @@ fn read(root: &Path, extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
     let calls: BTreeSet<&str> = CALLS
         .iter()
         .filter(|call| call.x86_64.is_some())
-        .filter(|call| call.default || extra.contains(&call.kind))
+        .filter(|call| call.default || wanted.calls.contains(&call.kind))
         .map(|call| call.name)
         .collect();
     for name in calls {
@@ -155,6 +174,9 @@ fn read(root: &Path, extra: &[CallKind]) -> io::Result<Vec<Tracepoint>> {
     }
     add("task/task_newtask", Point::NewTask, true)?;
     add("signal/signal_deliver", Point::Signal, false)?;
+    if wanted.resident {
+        add("kmem/rss_stat", Point::Rss, false)?;
+    }
     Ok(found)
 }
 
