@@ -102,6 +102,23 @@ fn threads_being_created_meanwhile_are_watched() {
     comes_and_goes(1, "churn", libc::SIGINT);
 }
 
+#[test]
+fn a_sleeping_process_sleeps_on() {
+    if !is_offered() {
+        return;
+    }
+    let target = Target::start(1, "sleep");
+    for _ in 0..5 {
+        let options = [KERNEL, &["--duration", "100ms"]].concat();
+        let Traced { ended, report } = Attached::begin(&[target.pid()], &options).end();
+        assert_eq!(ended.status(), 0, "{ended:?}");
+        report.assert_exact();
+    }
+    // No call was cut short, also not by the moments in which the maps were read.
+    target.is_untouched();
+    target.ends_well();
+}
+
 /// What both backends must tell of a call: not where the kernel put things.
 fn calls(options: &[&str], program: &[&str]) -> Vec<Vec<String>> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -244,6 +261,77 @@ fn a_killed_memtrace_leaves_nothing_behind() {
     target.ends_well();
 }
 
+/// A program that fills memory of one kind and drops it again, twice.
+const FILLS: &str = "
+import mmap, time
+for round in range(2):
+    private = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    shared = mmap.mmap(-1, 32 << 20)
+    for m in (private, shared):
+        for page in range(0, len(m), 4096): m[page] = 1
+    private.close()
+    shared.close()
+    time.sleep(0.05)
+";
+
+#[test]
+fn what_is_resident_is_told_as_the_kernel_counts_it() {
+    if !is_offered() {
+        return;
+    }
+    let Ok(python) = Command::new("python3").arg("-V").output() else {
+        return skipped("no python3");
+    };
+    assert!(python.status.success());
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let options = [
+        "-q",
+        "--resident",
+        "--format",
+        "jsonl",
+        "--log",
+        log.to_str().expect("UTF-8"),
+    ];
+    let Traced { ended, report } = traced(&options, &["/usr/bin/env", "python3", "-c", FILLS]);
+    assert_eq!(ended.status(), 0, "{}", ended.stderr);
+    assert_eq!(report.0["backend"], "kernel");
+    let log = fs::read_to_string(&log).expect("a log");
+    let samples: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .filter(|event: &Value| event["type"] == "sample")
+        .collect();
+    let most = |kind: &str| {
+        samples
+            .iter()
+            .filter_map(|sample| sample[kind].as_u64())
+            .max()
+    };
+    let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes >> 20);
+    let anon = mib(most("anon")).expect("samples");
+    assert!((64..96).contains(&anon), "{anon} MiB of private pages");
+    assert_eq!(mib(most("shmem")), Some(32));
+    for sample in &samples {
+        let kinds = ["anon", "file", "shmem"].map(|kind| sample[kind].as_u64());
+        let sum: Option<u64> = kinds.into_iter().sum();
+        assert_eq!(sample["resident"].as_u64(), sum, "{sample}");
+    }
+    // What it dropped between the rounds was seen, too.
+    let low = |sample: &&Value| sample["shmem"] == 0;
+    let first = samples
+        .iter()
+        .position(|sample| sample["shmem"] != 0)
+        .expect("filled");
+    assert!(
+        samples[first..].iter().filter(low).count() >= 2,
+        "{samples:?}"
+    );
+    let space = report.spaces().last().expect("a space");
+    let peak = mib(space["resident"]["peak"].as_u64()).expect("a peak");
+    assert!((96..144).contains(&peak), "{peak} MiB at the peak");
+}
+
 // ── which of the two ────────────────────────────────────────────────────────────────────────────────────
 
 /// What memtrace says when it attaches with these options and is ended.
@@ -268,7 +356,7 @@ fn a_running_process_is_watched_by_the_kernel_unless_only_a_tracer_can_tell() {
     if !is_offered() {
         return;
     }
-    let target = Target::start(1, "sleep");
+    let target = Target::start(1, "work");
     assert!(said(&target, &[]).starts_with("memtrace: backend kernel: nothing is stopped"));
     assert_eq!(said(&target, &["-q"]), "", "-q is quiet");
     assert_eq!(said(&target, KERNEL), "", "who says it knows it");

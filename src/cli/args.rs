@@ -78,6 +78,8 @@ pub struct Trace {
     pub duration: Option<Duration>,
     /// Record page faults.
     pub touch: bool,
+    /// Record what is resident whenever it changes.
+    pub resident: bool,
     /// Record who called.
     pub stacks: bool,
     /// Most frames of a stack that are shown; `None` for as many as the format likes.
@@ -289,12 +291,13 @@ fn with_options(line: Options, target: Target) -> Result<Command, UsageError> {
         verbose: line.verbose > 0,
         shown,
         backend: match line.backend {
-            None | Some(Backend::Auto) if line.touch => Backend::Kernel,
+            None | Some(Backend::Auto) if line.touch || line.resident => Backend::Kernel,
             backend => backend.unwrap_or_default(),
         },
         follow: !line.no_follow,
         duration: line.duration,
         touch: line.touch,
+        resident: line.resident,
         stacks: line.stacks,
         stack_depth: line.stack_depth.map(|frames| frames as usize),
         embed_symbols: line.embed_symbols,
@@ -315,6 +318,9 @@ fn contradiction(line: &Options, quiet: Quiet) -> Option<&'static str> {
     }
     if line.touch && line.backend == Some(Backend::Ptrace) {
         return Some("--touch asks the kernel for page faults: it needs --backend kernel");
+    }
+    if line.resident && line.backend == Some(Backend::Ptrace) {
+        return Some("--resident is told by the kernel: it needs --backend kernel");
     }
     if quiet != Quiet::No && line.format.is_some() && line.log.is_none() {
         return Some("-q switches the live timeline off, so it has no --format");

@@ -123,6 +123,7 @@ fn program(
         follow: true,
         duration: None,
         touch: false,
+        resident: false,
         stacks: kept.path.is_some(),
         stack_depth: None,
         embed_symbols: false,

@@ -114,21 +114,22 @@ enum Observer {
 /// The kernel's rings, if it is to observe; and what was chosen and why, if nobody said so.
 fn rings(trace: &Trace, options: &Options) -> Result<(Option<Rings>, Option<String>), Failure> {
     let wanted = Wanted {
-        extra: &options.extra,
+        calls: options.extra.clone(),
+        resident: trace.resident,
         faults: trace.touch,
         stacks: trace.stacks,
     };
     let pids = match (trace.backend, &trace.target) {
         (Backend::Kernel, _) => {
-            let rings = Rings::open(wanted).map_err(refused)?;
+            let rings = Rings::open(&wanted).map_err(refused)?;
             return Ok((Some(rings), None));
         }
-        (Backend::Ptrace, _) | (Backend::Auto, Target::Launch(_)) => return Ok((None, None)),
         (Backend::Auto, Target::Attach(pids)) => pids,
+        _ => return Ok((None, None)),
     };
     let rings = match needs_ptrace(trace, pids) {
         Some(why) => Err(why),
-        None => Rings::open(wanted).map_err(|error| error.to_string()),
+        None => Rings::open(&wanted).map_err(|error| error.to_string()),
     };
     Ok(match rings {
         Ok(rings) => {

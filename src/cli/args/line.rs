@@ -112,9 +112,13 @@ pub(super) struct Options {
     pub(super) backend: Option<Backend>,
 
     /// Record page faults too: what of each mapping and reservation was touched, when
-    /// and by whom (the kernel observes)
+    /// and by whom (implies --backend kernel)
     #[arg(long)]
     pub(super) touch: bool,
+
+    /// Record what is resident whenever it changes, by kind (implies --backend kernel)
+    #[arg(long)]
+    pub(super) resident: bool,
 
     /// Do not follow children
     #[arg(long)]

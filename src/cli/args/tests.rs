@@ -116,6 +116,7 @@ fn options_stand_before_and_after_a_command() {
             follow: false,
             duration: Some(Duration::from_millis(1500)),
             touch: false,
+            resident: false,
             stacks: false,
             stack_depth: None,
             embed_symbols: false,

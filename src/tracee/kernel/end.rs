@@ -148,6 +148,7 @@ impl KernelObserver {
         for &id in &ids {
             self.begin_as_shown(id);
             self.release_all(id);
+            self.tell_last_counted(id);
             let known = self.spaces.get(&id).is_some_and(|space| space.known);
             if known && unverified.contains(&id) {
                 let text =

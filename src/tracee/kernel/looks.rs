@@ -145,7 +145,11 @@ impl KernelObserver {
     /// Measures what is resident, of 64 spaces at most.
     pub(super) fn sample(&mut self) {
         for (id, tid) in self.readers().into_iter().take(64) {
-            if let Some(resident) = procfs::statm(tid) {
+            let is_counted = self
+                .spaces
+                .get(&id)
+                .is_some_and(|space| space.counted.is_some());
+            if !is_counted && let Some(resident) = procfs::statm(tid) {
                 let time = now();
                 self.add_look(id, time, time, Seen::Resident(resident));
             }
@@ -244,6 +248,10 @@ impl KernelObserver {
             return;
         };
         space.looked = true;
+        self.tell_last_counted(id);
+        let Some(space) = self.spaces.get_mut(&id) else {
+            return;
+        };
         let doubt = space.doubt || space.beginning.is_some();
         let known = space.known;
         self.begin_as_shown(id);

@@ -46,6 +46,7 @@ impl KernelObserver {
                 (space.doubt, space.contradicted) = (true, true);
                 space.in_flight.clear();
                 space.finished.clear();
+                space.counted = None;
             }
         }
         for look in &mut self.looks {

@@ -7,6 +7,7 @@
 //!  /proc/PID/maps ───────────────────────────────────────►│ calls.rs  calls, order.rs
 //!                                                         │ looks.rs  whole maps, picture.rs
 //!                                                         │ loss.rs   what was lost
+//!                                                         │ resident.rs  --resident
 //!                                                         │ begin.rs, end.rs, with stop.rs
 //! ```
 //!
@@ -32,6 +33,7 @@ mod order;
 mod picture;
 mod rate;
 mod record;
+mod resident;
 mod rings;
 mod state;
 mod stop;

@@ -1,6 +1,6 @@
 //! The loop: records in, observations out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::timeline::{Observation, Observed, Stack, TaskEnd, Touched};
@@ -13,6 +13,7 @@ use super::super::launch::Launching;
 use super::super::supervisor::{Deliver, Options, Outcome};
 use super::super::sys;
 use super::record::{EXECVE, EXECVEAT, Record, What};
+use super::resident::Kinds;
 use super::rings::{Rings, now};
 use super::state::{First, Item, Look, Space, Task};
 use super::table::ByTid;
@@ -45,6 +46,10 @@ pub struct KernelObserver {
     pub(super) last_space: u32,
     pub(super) queue: VecDeque<Item>,
     pub(super) looks: Vec<Look>,
+    /// `--resident`: which space the kernel's numbers stand for.
+    pub(super) counters: HashMap<u32, SpaceId>,
+    /// What was counted of spaces that no task has yet.
+    pub(super) making: HashMap<u32, Kinds>,
     /// Looks at programs whose execve is still to be worked on.
     pub(super) early: ByTid<(u64, u64, First)>,
     /// How processes end that have called exit_group(2).
@@ -90,6 +95,8 @@ impl KernelObserver {
             last_space: 0,
             queue: VecDeque::new(),
             looks: Vec::new(),
+            counters: HashMap::new(),
+            making: HashMap::new(),
             early: ByTid::default(),
             endings: ByTid::default(),
             launching: None,
@@ -184,6 +191,7 @@ impl KernelObserver {
         let settled = self.rings.next_time().unwrap_or(u64::MAX);
         self.settle(settled.min(self.rings.horizon));
         self.finish_silent_execs();
+        self.tell_counted(settled.min(self.rings.horizon));
         self.hand_on(deliver, true);
     }
 
@@ -257,6 +265,7 @@ impl KernelObserver {
             What::Exec { pid, tid, comm } => self.exec_commits(time, pid, tid, &comm),
             What::Mapped(entry) => self.mapped(tid, entry),
             What::Fault { addr, write } => self.faulted(tid, time, addr, write),
+            What::Rss(stat) => self.counted(tid, time, stat),
             What::Lost(_) | What::Other => {}
         }
     }

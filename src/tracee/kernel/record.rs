@@ -7,6 +7,7 @@ use crate::timeline::{Copied, RawStack, Registers};
 use crate::units::{Addr, AddrRange, Tid};
 
 use super::super::sys::STACK_REGISTERS;
+use super::resident::RssStat;
 use super::table::{Points, Tids};
 use super::tracefs::Point;
 
@@ -50,6 +51,8 @@ pub(super) enum What {
     Caller { nr: u32, stack: Box<RawStack> },
     /// A page fault.
     Fault { addr: Addr, write: bool },
+    /// The kernel has counted what is resident.
+    Rss(RssStat),
     /// So many records did not fit into the ring.
     Lost(u64),
     /// Of no interest.
@@ -143,7 +146,15 @@ pub(super) fn parse(record: &[u8], points: &Points, watched: &Tids) -> Option<Re
     let kind = u32_at(record, 0)?;
     if kind == RECORD_SAMPLE {
         let (pid, tid) = (tid_at(record, 8)?, tid_at(record, 12)?);
-        if !watched.contains(&pid) {
+        // After the size of the raw data, aligned as the tracepoint sees it.
+        let raw = record.get(28..)?;
+        // Pages of a process that is watched may be reclaimed by whoever needs some.
+        let counts = || {
+            points
+                .get(u16_at(raw, 0)?)
+                .filter(|point| *point == Point::Rss)
+        };
+        if !watched.contains(&pid) && counts().is_none() {
             return None;
         }
         let time = u64_at(record, 16)?;
@@ -214,6 +225,12 @@ fn sample(raw: &[u8], who: &[u8], points: &Points) -> Option<What> {
         Point::NewTask => What::NewTask {
             flags: u64_at(raw, 32)?,
         },
+        Point::Rss => What::Rss(RssStat {
+            mm: u32_at(raw, 8)?,
+            own: u32_at(raw, 12)? != 0,
+            kind: u32_at(raw, 16)?,
+            size: u64_at(raw, 24)?,
+        }),
         Point::Signal => What::Signal(u32_at(raw, 8)? as i32),
         Point::Caller => What::Caller {
             nr: u32_at(raw, 8)?,

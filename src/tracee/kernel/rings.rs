@@ -94,12 +94,9 @@ fn online() -> Vec<usize> {
 
 /// Whether the events can be opened here: one of each kind is.
 pub(in super::super) fn available() -> Result<(), TraceError> {
-    let wanted = Wanted {
-        extra: &[],
-        faults: false,
-        stacks: false,
-    };
-    let tracepoint = tracepoints(wanted)?.first().map(|point| point.id.into());
+    let tracepoint = tracepoints(&Wanted::default())?
+        .first()
+        .map(|point| point.id.into());
     for tracepoint in [None, tracepoint] {
         let event = PerfEvent {
             task: None,
@@ -115,8 +112,8 @@ pub(in super::super) fn available() -> Result<(), TraceError> {
 }
 
 impl Rings {
-    /// Opens the events of memory calls and of what else is wanted, and of births and ends of tasks.
-    pub fn open(wanted: Wanted<'_>) -> Result<Rings, TraceError> {
+    /// Opens the events of memory calls and of what else is `wanted`, and of births and ends of tasks.
+    pub fn open(wanted: &Wanted) -> Result<Rings, TraceError> {
         // Two descriptors a call and CPU; those who may use these events may raise the limit, too.
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);

@@ -9,6 +9,7 @@ use crate::timeline::{Observation, RawStack, Resident, Stack, TaskEnd};
 use crate::units::{Addr, AddrRange, SpaceId, Tid};
 
 use super::order::Footprint;
+use super::resident::Counted;
 
 /// A memory call that has begun.
 #[derive(Debug)]
@@ -141,6 +142,8 @@ pub(super) struct Space {
     /// No look before this, and how often looks in a row have come to nothing.
     pub next_look: u64,
     pub torn: u32,
+    /// `--resident`, once something was counted.
+    pub counted: Option<Counted>,
     /// It has been looked at a last time.
     pub looked: bool,
 }

@@ -243,6 +243,7 @@ impl KernelObserver {
             return;
         }
         let unsure = space.contradicted;
+        self.tell_last_counted(id);
         self.begin_as_shown(id);
         self.release_all(id);
         if unsure {

@@ -36,6 +36,8 @@ pub(super) enum Point {
     Caller,
     /// exceptions:page_fault_user, exceptions:page_fault_kernel
     Fault,
+    /// kmem:rss_stat
+    Rss,
 }
 
 /// A tracepoint to open.
@@ -65,19 +67,29 @@ const CALLER_LAYOUT: (&str, &str) = ("raw_syscalls/sys_enter", "id;\toffset:8;")
 const FAULTS: &[&str] = &["exceptions/page_fault_user", "exceptions/page_fault_kernel"];
 const FAULT_LAYOUT: &[&str] = &["address;\toffset:8;", "error_code;\toffset:24;"];
 
-/// What is to be told beside the memory calls watched by default.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// Calls.
-    pub extra: &'a [CallKind],
+const RSS_LAYOUT: &[(&str, &str)] = &[
+    ("kmem/rss_stat", "mm_id;\toffset:8;"),
+    ("kmem/rss_stat", "curr;\toffset:12;"),
+    ("kmem/rss_stat", "member;\toffset:16;"),
+    ("kmem/rss_stat", "size;\toffset:24;"),
+];
+
+/// What is asked for beside the memory calls that are watched by default.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// More calls.
+    pub calls: Vec<CallKind>,
+    /// What is resident, whenever the kernel counts it.
+    pub resident: bool,
     /// Page faults.
     pub faults: bool,
     /// The stacks of memory calls.
     pub stacks: bool,
 }
 
-/// The tracepoints of what is wanted, and of what makes and ends tasks.
-pub(super) fn tracepoints(wanted: Wanted<'_>) -> Result<Vec<Tracepoint>, TraceError> {
+/// The tracepoints of all memory calls that are watched by default, of what is `wanted`, and of what makes
+/// and ends tasks.
+pub(super) fn tracepoints(wanted: &Wanted) -> Result<Vec<Tracepoint>, TraceError> {
     let mounted = mounted().map(|root| read(&root, wanted));
     let found = match mounted {
         Some(Ok(found)) => Ok(found),
@@ -107,8 +119,8 @@ fn mounted() -> Option<PathBuf> {
         .find(|root| root.join("events/syscalls").exists())
 }
 
-fn read_privately(wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
-    let (extra, faults, stacks) = (wanted.extra.to_vec(), wanted.faults, wanted.stacks);
+fn read_privately(wanted: &Wanted) -> io::Result<Vec<Tracepoint>> {
+    let wanted = wanted.clone();
     let work = move || -> io::Result<Vec<Tracepoint>> {
         // The namespace is this thread's alone (CLONE_NEWNS implies CLONE_FS, unshare(2)).
         unshare(CloneFlags::CLONE_NEWNS)?;
@@ -125,24 +137,20 @@ fn read_privately(wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
             MsFlags::empty(),
             none,
         )?;
-        let wanted = Wanted {
-            extra: &extra,
-            faults,
-            stacks,
-        };
-        read(Path::new(place), wanted)
+        read(Path::new(place), &wanted)
     };
     let thread = std::thread::Builder::new().name("tracefs".into());
     let ended = thread.spawn(work)?.join();
     ended.unwrap_or_else(|_| Err(io::Error::other("the thread that reads them failed")))
 }
 
-fn read(root: &Path, wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
+fn read(root: &Path, wanted: &Wanted) -> io::Result<Vec<Tracepoint>> {
     let events = root.join("events");
     let faults = FAULTS.iter().copied().filter(|_| wanted.faults);
     let of_fault = |fault| FAULT_LAYOUT.iter().map(move |text| (fault, *text));
     let caller = wanted.stacks.then_some(CALLER_LAYOUT);
-    let layout = LAYOUT.iter().copied().chain(caller);
+    let rss = RSS_LAYOUT.iter().copied().filter(|_| wanted.resident);
+    let layout = LAYOUT.iter().copied().chain(caller).chain(rss);
     for (event, text) in layout.chain(faults.clone().flat_map(of_fault)) {
         let format = fs::read_to_string(events.join(event).join("format"))?;
         if !format.contains(text) {
@@ -185,19 +193,22 @@ fn read(root: &Path, wanted: Wanted<'_>) -> io::Result<Vec<Tracepoint>> {
     if wanted.stacks {
         add("raw_syscalls/sys_enter", Point::Caller, false)?;
     }
+    if wanted.resident {
+        add("kmem/rss_stat", Point::Rss, false)?;
+    }
     Ok(found)
 }
 
 /// The calls that are watched.
-fn calls(wanted: Wanted<'_>) -> impl Iterator<Item = &'static CallInfo> {
+fn calls(wanted: &Wanted) -> impl Iterator<Item = &'static CallInfo> {
     CALLS
         .iter()
         .filter(|call| call.x86_64.is_some())
-        .filter(move |call| call.default || wanted.extra.contains(&call.kind))
+        .filter(move |call| call.default || wanted.calls.contains(&call.kind))
 }
 
 /// What lets raw_syscalls:sys_enter tell of the watched calls alone.
-pub(super) fn callers_filter(wanted: Wanted<'_>) -> CString {
+pub(super) fn callers_filter(wanted: &Wanted) -> CString {
     let numbers: BTreeSet<u32> = calls(wanted).filter_map(|call| call.x86_64).collect();
     let numbers: Vec<String> = numbers.iter().map(|nr| format!("id=={nr}")).collect();
     CString::new(numbers.join("||")).unwrap_or_default()
