@@ -334,6 +334,81 @@ fn what_is_resident_is_told_as_the_kernel_counts_it() {
 
 // ── which of the two ────────────────────────────────────────────────────────────────────────────────────
 
+#[test]
+fn what_was_touched_of_a_reservation_is_what_is_resident_of_it() {
+    if !is_offered() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace");
+    let name = trace.to_str().expect("UTF-8");
+    let ended = run(&mut memtrace(
+        &["-qq", "--touch", "-k", "-o", name],
+        &[tracee("touch")],
+    ));
+    assert_eq!(ended.status(), 0, "{}", ended.stderr);
+    let (at, resident) = ended.stdout.trim().split_once(' ').expect("two numbers");
+    let resident: u64 = resident.parse().expect("a number");
+    assert_eq!(resident, 1301 * 4096, "what the program does");
+
+    let reported = run(&mut memtrace::<&str>(
+        &["report", "--by", "reservation", "--json", name],
+        &[],
+    ));
+    let lives: Value = serde_json::from_str(&reported.stdout).expect("JSON");
+    let lives = lives["reservations"].as_array().expect("a list");
+    let life = lives.iter().find(|life| life["start"] == at);
+    let life = life.unwrap_or_else(|| panic!("{at} is none of {lives:#?}"));
+    let touched = &life["touched"];
+    if touched["recorded"] != touched["faults"] {
+        return skipped("this machine takes too many page faults to record each");
+    }
+    assert_eq!(touched["bytes"], resident);
+    assert_eq!(touched["faults"], 1301);
+    let by = |index: usize| &life["touchers"][index]["touched"]["bytes"];
+    assert_eq!(by(0), 1001 * 4096, "the first thread");
+    assert_eq!(by(1), 300 * 4096, "the second");
+    let reserver = life["reserver"].to_string();
+    assert!(reserver.contains("touch::main"), "{reserver}");
+}
+
+/// Who owns how much, by `report --by owner`.
+fn owners(options: &[&str], program: &[&str]) -> Vec<(String, u64)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace");
+    let name = trace.to_str().expect("UTF-8");
+    let options = [options, &["-qq", "-k", "-o", name]].concat();
+    let ended = run(&mut memtrace(&options, program));
+    assert_eq!(ended.status(), 0, "{}", ended.stderr);
+    let report = ["report", "--by", "stack", "-n", "0", "--json", name];
+    let reported = run(&mut memtrace::<&str>(&report, &[]));
+    let table: Value = serde_json::from_str(&reported.stdout).expect("JSON");
+    let rows = table["rows"].as_array().expect("rows");
+    let mut owners: Vec<(String, u64)> = rows
+        .iter()
+        .map(|row| {
+            let steps = row["stack"].as_array().expect("a stack");
+            let names = steps.iter().map(|step| step["name"].to_string());
+            (names.collect::<Vec<_>>().join(" "), bytes(&row["calls"]))
+        })
+        .collect();
+    owners.sort();
+    owners
+}
+
+#[test]
+fn the_same_stacks_are_told_as_by_ptrace() {
+    if !is_offered() {
+        return;
+    }
+    let pairs = tracee("pairs");
+    let program = [pairs.to_str().expect("UTF-8"), "100"];
+    let by_ptrace = owners(&["--backend", "ptrace"], &program);
+    let by_kernel = owners(KERNEL, &program);
+    assert!(2 < by_ptrace.len(), "{by_ptrace:#?}");
+    assert_eq!(by_kernel, by_ptrace);
+}
+
 /// What memtrace says when it attaches with these options and is ended.
 #[track_caller]
 fn said(target: &Target, options: &[&str]) -> String {

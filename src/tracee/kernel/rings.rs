@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -337,9 +337,14 @@ impl Rings {
 
 impl Drop for Rings {
     fn drop(&mut self) {
-        let events = self.cpus.iter().flat_map(|cpu| &cpu.events);
-        let highest = events.map(|event| event.as_raw_fd()).max();
-        sys::close_after_exit(highest.unwrap_or_default());
+        let (mut first, mut last) = (RawFd::MAX, 0);
+        for cpu in &self.cpus {
+            for event in cpu.events.iter().chain([&cpu.leader]) {
+                first = first.min(event.as_raw_fd());
+                last = last.max(event.as_raw_fd());
+            }
+        }
+        sys::close_after_exit(first..=last);
         self.cpus.drain(..).for_each(std::mem::forget);
     }
 }
