@@ -145,20 +145,28 @@ impl Waiter {
 
     fn scan(&mut self) -> io::Result<Waited> {
         let began = Instant::now();
-        let waited = sys::wait(Tid(-1), false)?;
-        let waited = self.with_the_others(waited, MANY)?;
+        let first = sys::wait(Tid(-1), false)?;
+        let first = self.with_the_others(first, MANY)?;
         self.scanned = Instant::now();
         // The last look of these found nobody: it went past everybody.
         self.scan_cost = self.scanned - began;
         self.sure = true;
-        self.pause = match waited {
-            Waited::Status { .. } => LEAST_PAUSE,
-            _ => (self.pause * 2).min(MOST_PAUSE),
+        let Waited::Status { tid, .. } = first else {
+            self.pause = (self.pause * 2).min(MOST_PAUSE);
+            return Ok(first);
         };
-        if let Waited::Status { tid, .. } = waited {
-            self.note(tid);
+        self.note(tid);
+        // A busy tracee has mostly stopped again by now. Its hint was not missed: it waits.
+        let hint = sys::take_signal(&[libc::SIGCHLD], Duration::ZERO).map(|hint| hint.pid);
+        self.pause = match hint == Some(tid) && self.ready.is_empty() {
+            true => (self.pause * 2).min(MOST_PAUSE),
+            false => LEAST_PAUSE,
+        };
+        if let Some(hint) = hint {
+            self.sure = false;
+            self.look_at(hint);
         }
-        Ok(waited)
+        Ok(first)
     }
 
     fn note(&mut self, tid: Tid) {
