@@ -11,6 +11,7 @@ use crate::timeline::Module;
 use crate::units::{AddrRange, Tid};
 
 use super::code::Code;
+use super::infer::Text;
 
 /// How long a file may keep us waiting: a tracee may be what serves it, and must not wait for us for
 /// ever. Long, because a busy machine is slow and a file given up is not read again.
@@ -30,6 +31,8 @@ pub(super) struct Files {
 struct Entry {
     code: Option<Code>,
     failures: u8,
+    /// `Some(None)`: it was looked for.
+    text: Option<Option<Text>>,
 }
 
 impl Files {
@@ -53,6 +56,27 @@ impl Files {
         }
         entry.code.as_mut()
     }
+
+    /// The instructions of `module`, of which [`code`](Files::code) was asked before.
+    pub(super) fn text(
+        &mut self,
+        module: &Module,
+        pid: Tid,
+        range: AddrRange,
+    ) -> Option<&mut Text> {
+        let entry = self.known.get_mut(module)?;
+        let code = entry.code.as_ref()?;
+        let text = entry.text.get_or_insert_with(|| {
+            let module = module.clone();
+            let read = move || Text::of_file(opened(&module, pid, range)?);
+            let mut text = patiently(read)??;
+            if let Some(table) = code.go() {
+                text.add_go(table);
+            }
+            Some(text)
+        });
+        text.as_mut()
+    }
 }
 
 enum Loaded {
@@ -66,20 +90,22 @@ fn load(module: Module, pid: Tid, range: AddrRange) -> Loaded {
     if module.file.inode == 0 && &*module.path != "[vdso]" {
         return Loaded::Nothing;
     }
-    let (answer, answers) = mpsc::channel();
-    let work = move || {
-        let loaded = match module.file.inode {
-            0 => from_memory(pid, range),
-            _ => from_file(&module, pid, range),
-        };
-        let _ = answer.send(loaded);
+    let work = move || match module.file.inode {
+        0 => from_memory(pid, range),
+        _ => from_file(&module, pid, range),
     };
+    patiently(work).unwrap_or(Loaded::Nothing)
+}
+
+/// Does what may never end, or takes too long; `None` if it does.
+pub(super) fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, answers) = mpsc::channel();
     // Nobody waits for its end: a file may hang.
-    let thread = thread::Builder::new().name("code".into()).spawn(work);
-    match thread {
-        Ok(_) => answers.recv_timeout(PATIENCE).unwrap_or(Loaded::Nothing),
-        Err(_) => Loaded::Unreadable,
-    }
+    let thread = thread::Builder::new().name("code".into()).spawn(move || {
+        let _ = answer.send(work());
+    });
+    thread.ok()?;
+    answers.recv_timeout(PATIENCE).ok()
 }
 
 fn from_memory(pid: Tid, range: AddrRange) -> Loaded {
@@ -94,6 +120,14 @@ fn from_memory(pid: Tid, range: AddrRange) -> Loaded {
 }
 
 fn from_file(module: &Module, pid: Tid, range: AddrRange) -> Loaded {
+    match opened(module, pid, range) {
+        Some(file) => made(Code::of_file(file)),
+        None => Loaded::Unreadable,
+    }
+}
+
+/// The file that a module is.
+fn opened(module: &Module, pid: Tid, range: AddrRange) -> Option<File> {
     // Maps escapes nothing but the end of a line.
     let path = module.path.trim_end_matches(" (deleted)");
     let path = path.replace("\\012", "\n");
@@ -108,11 +142,7 @@ fn from_file(module: &Module, pid: Tid, range: AddrRange) -> Loaded {
         let meta = file.metadata();
         meta.is_ok_and(|meta| meta.is_file() && meta.ino() == module.file.inode)
     };
-    let file = sources.iter().filter_map(|source| open(source)).find(is_it);
-    match file {
-        Some(file) => made(Code::of_file(file)),
-        None => Loaded::Unreadable,
-    }
+    sources.iter().filter_map(|source| open(source)).find(is_it)
 }
 
 fn made(code: Option<Code>) -> Loaded {

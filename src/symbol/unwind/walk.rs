@@ -14,6 +14,7 @@ use crate::units::{Addr, Tid};
 
 use super::cfi::{Cfa, RBP, REGISTERS, RSP, Rules, Saved, evaluate};
 use super::files::Files;
+use super::infer::{Inferred, Text};
 use super::machine::{Machine, Used, Value};
 
 /// As many frames as are kept.
@@ -133,7 +134,7 @@ impl<'a> Walk<'a> {
             let step = match mapping {
                 None => Err(StackEnd::Lost),
                 Some(_) if walk.compat => walk.by_frame_pointer32(),
-                Some(mapping) => walk.step(lookup, mapping),
+                Some(mapping) => walk.step(at, mapping),
             };
             match step {
                 Ok(caller) => at = caller,
@@ -165,8 +166,9 @@ impl<'a> Walk<'a> {
         Some(self.mappings.len() - 1)
     }
 
-    fn step(&mut self, lookup: u64, mapping: usize) -> Result<Caller, StackEnd> {
-        let mapping = &self.mappings[mapping];
+    fn step(&mut self, at: Caller, number: usize) -> Result<Caller, StackEnd> {
+        let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
+        let mapping = &self.mappings[number];
         let Some(module) = &mapping.module else {
             return self.by_frame_pointer();
         };
@@ -187,8 +189,51 @@ impl<'a> Walk<'a> {
         match code.rules(address) {
             Some(rules) => self.by_rules(&rules),
             None if code.is_start(address) => Err(StackEnd::Root),
-            None => self.by_frame_pointer(),
+            None => self.by_instructions(at, number),
         }
+    }
+
+    /// Where nothing tells but the code itself.
+    fn by_instructions(&mut self, at: Caller, number: usize) -> Result<Caller, StackEnd> {
+        let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
+        let address = self.address(lookup, number).ok_or(StackEnd::Lost)?;
+        let next = address.wrapping_add(u64::from(!at.interrupted));
+        let text = self.text(number).ok_or(StackEnd::Lost)?;
+        let inferred = text.inferred(address, next).ok_or(StackEnd::Lost)?;
+        let (Inferred::Rules(rules) | Inferred::IfCalled(rules)) = &inferred;
+        let caller = self.by_rules(rules)?;
+        if caller.interrupted {
+            return Ok(caller);
+        }
+        // Only a call leaves a return address.
+        let from = self.mapping(caller.pc.wrapping_sub(1));
+        let from = from.ok_or(StackEnd::Lost)?;
+        let last = self.address(caller.pc.wrapping_sub(1), from);
+        let last = last.ok_or(StackEnd::Lost)?;
+        let text = self.text(from).ok_or(StackEnd::Lost)?;
+        let called = text.called(last.wrapping_add(1)).ok_or(StackEnd::Lost)?;
+        let confirmed = match (&inferred, called) {
+            (Inferred::Rules(_), _) => true,
+            (Inferred::IfCalled(_), Some(start)) if from == number => {
+                text.confirms(start, address, rules)
+            }
+            (Inferred::IfCalled(_), _) => false,
+        };
+        confirmed.then_some(caller).ok_or(StackEnd::Lost)
+    }
+
+    /// The file's own address of code in one of our mappings.
+    fn address(&mut self, pc: u64, number: usize) -> Option<u64> {
+        let mapping = &self.mappings[number];
+        let (module, range) = (mapping.module.as_ref()?, mapping.vma.range);
+        let code = self.files.code(module, self.pid, range)?;
+        code.address(mapping.offset(pc))
+    }
+
+    fn text(&mut self, number: usize) -> Option<&mut Text> {
+        let mapping = &self.mappings[number];
+        let (module, range) = (mapping.module.as_ref()?, mapping.vma.range);
+        self.files.text(module, self.pid, range)
     }
 
     /// A return address, if it is one.

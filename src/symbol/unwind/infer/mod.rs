@@ -1,0 +1,142 @@
+//! Code without unwind information: what its instructions do to the stack tells where the return
+//! address is.
+//!
+//! A function begins with its return address on top of the stack, and a call leaves the stack pointer
+//! and rbx, rbp and r12 to r15 as they were: so much is the calling convention. The rest is followed
+//! from the function's start, along each way that its jumps lead, or from where it goes on to where it
+//! returns. Ways that disagree prove nothing, and then nothing is said. Whoever asks must see to it
+//! that a call stands before the return address found.
+
+mod flow;
+mod signal;
+mod state;
+mod text;
+
+use super::cfi::{Cfa, RSP, Rules, Saved};
+
+use flow::{Calls, Flow};
+use state::{State, Value};
+
+pub(super) use text::Text;
+pub use text::inferred_frame;
+
+/// A register's number in instructions.
+type Number = u8;
+const RSP_NUMBER: Number = 4;
+const RBP_NUMBER: Number = 5;
+/// Registers that a function gives back as it found them: rbx, rbp, r12 to r15.
+const KEPT: [Number; 6] = [3, RBP_NUMBER, 12, 13, 14, 15];
+
+/// Code that can be read, by the file's own addresses.
+trait Instructions {
+    /// What is at an address: an instruction's length of bytes, or less.
+    fn fetch(&mut self, address: u64) -> Option<Vec<u8>>;
+    /// Whether a function begins there.
+    fn is_start(&self, address: u64) -> bool;
+    /// Whether the starts of functions are known at all.
+    fn knows_starts(&self) -> bool;
+}
+
+/// How to unwind a frame, by instructions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Inferred {
+    Rules(Rules),
+    /// Only if what called it called a start that leads to the same.
+    IfCalled(Rules),
+}
+
+/// The rules in the function that begins at `start`, for the instruction that `address` is in.
+fn from_start(text: &mut impl Instructions, start: u64, address: u64) -> Option<Rules> {
+    let flow = Flow::follow(text, start, Calls::Return)?;
+    let returns_well = |state: &State| match state.register(RSP_NUMBER) {
+        Value::Is(RSP_NUMBER, offset) => offset == 0,
+        Value::Unknown => true,
+        _ => false,
+    };
+    if !flow.ends().all(returns_well) {
+        return None;
+    }
+    let state = flow.at(address)?;
+    let sp = state.register(RSP_NUMBER);
+    // A value that was there to be given back is gone: the deepest frame is marked so (psABI 3.4.1).
+    if state.register(RBP_NUMBER) == Value::Zero && state.saved(RBP_NUMBER).is_none() {
+        return Some(Rules {
+            cfa: Cfa::Register(RSP, 0),
+            saved: Vec::new(),
+            return_address: None,
+            signal: false,
+        });
+    }
+    let bases = [RSP_NUMBER].into_iter().chain(KEPT);
+    let (base, offset) = bases
+        .filter_map(|number| match state.register(number) {
+            Value::Is(RSP_NUMBER, offset) => Some((number, offset)),
+            _ => None,
+        })
+        .next()?;
+    if base == RSP_NUMBER && 0 < offset {
+        return None;
+    }
+    let lowest = match sp {
+        Value::Is(RSP_NUMBER, offset) => offset,
+        _ => i64::MIN,
+    };
+    let saved = KEPT.into_iter().filter_map(|number| {
+        if state.register(number) == Value::Is(number, 0) {
+            return None;
+        }
+        let place = state.saved(number).filter(|place| lowest <= *place);
+        let place = place.and_then(|place| place.checked_sub(8));
+        Some((dwarf(number), place.map_or(Saved::Nowhere, Saved::At)))
+    });
+    Some(Rules {
+        cfa: Cfa::Register(dwarf(base), 8i64.checked_sub(offset)?),
+        saved: saved.collect(),
+        return_address: Some(Saved::At(-8)),
+        signal: false,
+    })
+}
+
+/// The rules for code that goes on at `next`: what it does until it returns.
+fn to_return(text: &mut impl Instructions, next: u64, calls: Calls) -> Option<Rules> {
+    let flow = Flow::follow(text, next, calls)?;
+    let mut ends = flow.ends().map(|state| -> Option<Rules> {
+        let Value::Is(base, offset) = state.register(RSP_NUMBER) else {
+            return None;
+        };
+        if base == RSP_NUMBER && offset < 0 {
+            return None;
+        }
+        let mut saved = Vec::new();
+        for number in KEPT {
+            match state.register(number) {
+                value if value == Value::Is(number, 0) => {}
+                Value::At(from, place) => {
+                    let place = place.checked_sub(offset)?.checked_sub(8)?;
+                    let place = match from == base {
+                        true => Saved::At(place),
+                        false => Saved::Nowhere,
+                    };
+                    saved.push((dwarf(number), place));
+                }
+                _ => return None,
+            }
+        }
+        Some(Rules {
+            cfa: Cfa::Register(dwarf(base), offset.checked_add(8)?),
+            saved,
+            return_address: Some(Saved::At(-8)),
+            signal: false,
+        })
+    });
+    let first = ends.next()??;
+    ends.all(|other| other.as_ref() == Some(&first))
+        .then_some(first)
+}
+
+/// A register's number in unwind information.
+fn dwarf(number: Number) -> usize {
+    const NUMBERS: [usize; 8] = [0, 2, 1, 3, RSP, 6, 4, 5];
+    let number = usize::from(number);
+    NUMBERS.get(number).copied().unwrap_or(number)
+}
