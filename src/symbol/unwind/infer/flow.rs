@@ -168,12 +168,12 @@ pub(super) fn decode(text: &mut impl Instructions, address: u64) -> Option<Instr
 
 /// Whether what follows a call belongs to the same function. Nothing but another function follows a
 /// call that never returns, perhaps behind padding.
-fn goes_on(text: &mut impl Instructions, next: u64) -> bool {
+pub(super) fn goes_on(text: &mut impl Instructions, next: u64) -> bool {
     if !text.knows_starts() {
         return decode(text, next).is_some_and(|it| !is_padding(&it));
     }
     let mut address = next;
-    while !text.is_start(address) {
+    while !text.is_start(address) && !text.is_end(address) {
         match decode(text, address) {
             Some(it) if is_padding(&it) => address = it.next_ip(),
             Some(_) => return true,

@@ -10,6 +10,8 @@
 mod flow;
 mod signal;
 mod state;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use super::cfi::{Cfa, RSP, Rules, Saved};
@@ -33,6 +35,8 @@ trait Instructions {
     fn fetch(&mut self, address: u64) -> Option<Vec<u8>>;
     /// Whether a function begins there.
     fn is_start(&self, address: u64) -> bool;
+    /// Whether the function ends there that the byte before belongs to.
+    fn is_end(&self, address: u64) -> bool;
     /// Whether the starts of functions are known at all.
     fn knows_starts(&self) -> bool;
 }
@@ -45,17 +49,20 @@ pub(super) enum Inferred {
     IfCalled(Rules),
 }
 
-/// The rules in the function that begins at `start`, for the instruction that `address` is in.
-fn from_start(text: &mut impl Instructions, start: u64, address: u64) -> Option<Rules> {
+/// The function that begins at `start`; `None` if it leaves the stack otherwise than it found it.
+fn function(text: &mut impl Instructions, start: u64) -> Option<Flow> {
     let flow = Flow::follow(text, start, Calls::Return)?;
     let returns_well = |state: &State| match state.register(RSP_NUMBER) {
         Value::Is(RSP_NUMBER, offset) => offset == 0,
         Value::Unknown => true,
         _ => false,
     };
-    if !flow.ends().all(returns_well) {
-        return None;
-    }
+    let well = flow.ends().all(returns_well);
+    well.then_some(flow)
+}
+
+/// The rules for the instruction that an address is in, in a function that was followed from its start.
+fn from_start(flow: &Flow, address: u64) -> Option<Rules> {
     let state = flow.at(address)?;
     let sp = state.register(RSP_NUMBER);
     // A value that was there to be given back is gone: the deepest frame is marked so (psABI 3.4.1).

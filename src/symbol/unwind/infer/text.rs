@@ -8,17 +8,18 @@ use std::sync::Arc;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use object::elf::{
-    FileHeader64, PF_X, PT_LOAD, SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE,
+    FileHeader64, PF_X, PT_LOAD, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL, STT_FUNC,
+    STT_GNU_IFUNC, STT_NOTYPE, SectionHeader64, Sym64,
 };
-use object::read::elf::{FileHeader, ProgramHeader, Sym};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{LittleEndian, ReadCache, ReadRef};
 
 use crate::symbol::go::PclnTab;
 
 use super::super::cfi::{Cfa, Rules};
 use super::super::files::patiently;
-use super::flow::Calls;
-use super::{Inferred, Instructions, from_start, signal, to_return};
+use super::flow::{Calls, Flow, goes_on};
+use super::{Inferred, Instructions, from_start, function, signal, to_return};
 
 const PAGE: u64 = 16 << 10;
 /// Pages kept; then all are forgotten.
@@ -27,8 +28,6 @@ const MOST_PAGES: usize = 64;
 const LONGEST: usize = 15;
 /// Nor any call.
 const LONGEST_CALL: u64 = 8;
-/// What gcc calls a part of a function that it puts elsewhere.
-const ELSEWHERE: &[u8] = b".cold";
 
 /// Code, by the file's own addresses.
 #[derive(Debug)]
@@ -42,6 +41,8 @@ pub(in super::super) struct Text {
     parts: Vec<(Range<u64>, u64)>,
     pages: HashMap<u64, Option<Vec<u8>>>,
     known: HashMap<(u64, u64), Option<Inferred>>,
+    /// The function that was followed last.
+    last: Option<(u64, Option<Flow>)>,
 }
 
 #[derive(Debug)]
@@ -76,49 +77,57 @@ impl Text {
             parts: Vec::new(),
             pages: HashMap::new(),
             known: HashMap::new(),
+            last: None,
         };
-        let sections = header.sections(endian, data).unwrap_or_default();
-        let mut parts = Vec::new();
-        let mut named = HashMap::new();
-        for kind in [SHT_SYMTAB, SHT_DYNSYM] {
-            let Ok(symbols) = sections.symbols(endian, data, kind) else {
-                continue;
-            };
-            for symbol in symbols.iter() {
-                let (start, kind) = (symbol.st_value(endian), symbol.st_type());
-                if symbol.is_undefined(endian)
-                    || !matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE)
-                    || text.offset(start).is_none()
-                {
-                    continue;
-                }
-                let range = start..start.saturating_add(symbol.st_size(endian));
-                let name = symbol.name(endian, symbols.strings()).unwrap_or_default();
-                let whole = name.windows(ELSEWHERE.len()).position(|it| it == ELSEWHERE);
-                match whole {
-                    Some(end) => parts.push((range, name[..end].to_vec())),
-                    None => {
-                        named.entry(name.to_vec()).or_insert(start);
-                        text.functions.push(range);
-                    }
-                }
-            }
+        for (symbols, names) in tables(header, data) {
+            text.add_symbols(&symbols, &names);
         }
-        text.parts = parts
-            .into_iter()
-            .filter_map(|(range, name)| Some((range, *named.get(&name)?)))
-            .collect();
         text.order();
         Some(text)
     }
 
-    /// Takes the functions of Go's table, if the file names none itself.
-    pub(in super::super) fn add_go(&mut self, table: PclnTab<'_>) {
-        if self.functions.is_empty() {
-            let functions = table.functions();
-            self.functions = functions.map(|it| it.entry()..it.end()).collect();
-            self.order();
+    fn add_symbols(&mut self, symbols: &[Sym64<LittleEndian>], names: &[u8]) {
+        let endian = LittleEndian;
+        let name = |symbol: &Sym64<LittleEndian>| {
+            let name = names.get(symbol.st_name(endian) as usize..)?;
+            name.split(|&byte| byte == 0).next()
+        };
+        let mut parts: HashMap<&[u8], Vec<Range<u64>>> = HashMap::new();
+        for symbol in symbols {
+            let start = symbol.st_value(endian);
+            let kind = symbol.st_type();
+            if symbol.st_shndx(endian) == SHN_UNDEF
+                || !matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE)
+                || self.offset(start).is_none()
+            {
+                continue;
+            }
+            let range = start..start.saturating_add(symbol.st_size(endian));
+            let local = kind == STT_FUNC && symbol.st_bind() == STB_LOCAL;
+            match local.then(|| whole(name(symbol)?)).flatten() {
+                Some(whole) => parts.entry(whole).or_default().push(range),
+                None => self.functions.push(range),
+            }
         }
+        if parts.is_empty() {
+            return;
+        }
+        let functions = symbols.iter().filter(|it| it.st_type() == STT_FUNC);
+        for function in functions {
+            if let Some(parts) = name(function).and_then(|name| parts.get(name)) {
+                let start = function.st_value(endian);
+                let parts = parts.iter().map(|part| (part.clone(), start));
+                self.parts.extend(parts);
+            }
+        }
+    }
+
+    /// Takes the functions of Go's table: stripped files name none else.
+    pub(in super::super) fn add_go(&mut self, table: PclnTab<'_>) {
+        let functions = table.functions();
+        self.functions
+            .extend(functions.map(|it| it.entry()..it.end()));
+        self.order();
     }
 
     /// By address, each to its end or, where nothing tells that, to the next.
@@ -155,23 +164,41 @@ impl Text {
         if let Some(rules) = signal::interrupted(self, next) {
             return Some(Inferred::Rules(rules));
         }
-        let start = self.start(address);
-        let rules = start
-            .and_then(|start| from_start(self, start, address))
-            .or_else(|| to_return(self, next, Calls::End));
-        if let Some(rules) = rules {
-            return Some(Inferred::Rules(rules));
+        // What is behind a call that never returns may be another function.
+        let behind_call = self.called(next).is_some();
+        let starts = self.starts(address);
+        if !starts.is_empty() {
+            let mut starts = starts.into_iter();
+            if let Some(rules) = starts.find_map(|start| self.in_function(start, address)) {
+                return Some(Inferred::Rules(rules));
+            }
+            let goes_on = !behind_call || goes_on(self, next);
+            let rules = goes_on.then(|| self.to_return(next))?;
+            return rules.map(Inferred::Rules);
         }
-        let rules = to_return(self, next, Calls::Return)?;
-        Some(match start {
-            Some(_) => Inferred::Rules(rules),
-            None => Inferred::IfCalled(rules),
+        let rules = self.to_return(next)?;
+        Some(match behind_call {
+            false => Inferred::Rules(rules),
+            true => Inferred::IfCalled(rules),
         })
+    }
+
+    fn in_function(&mut self, start: u64, address: u64) -> Option<Rules> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != start) {
+            self.last = Some((start, function(self, start)));
+        }
+        let (_, flow) = self.last.as_ref()?;
+        from_start(flow.as_ref()?, address)
+    }
+
+    fn to_return(&mut self, next: u64) -> Option<Rules> {
+        to_return(self, next, Calls::End).or_else(|| to_return(self, next, Calls::Return))
     }
 
     /// Whether a function that begins at `start` has these rules at an address.
     pub(in super::super) fn confirms(&mut self, start: u64, address: u64, rules: &Rules) -> bool {
-        from_start(self, start, address).is_some_and(|found| found.cfa == rules.cfa)
+        let found = self.in_function(start, address);
+        found.is_some_and(|found| found.cfa == rules.cfa)
     }
 
     /// What the call before a return address calls; `Some(None)` if only the processor knows. `None`
@@ -193,14 +220,17 @@ impl Text {
         })
     }
 
-    /// Where the function begins that an address is in.
-    fn start(&self, address: u64) -> Option<u64> {
-        if let Some((_, start)) = self.parts.iter().find(|(it, _)| it.contains(&address)) {
-            return Some(*start);
+    /// Where the function begins that an address is in; names of parts may stand for several.
+    fn starts(&self, address: u64) -> Vec<u64> {
+        let parts = self.parts.iter().filter(|(it, _)| it.contains(&address));
+        let starts: Vec<u64> = parts.map(|(_, start)| *start).collect();
+        if !starts.is_empty() {
+            return starts;
         }
         let behind = self.functions.partition_point(|it| it.start <= address);
-        let function = self.functions[..behind].last()?;
-        function.contains(&address).then_some(function.start)
+        let function = self.functions[..behind].last();
+        let function = function.filter(|it| it.contains(&address));
+        function.map(|it| it.start).into_iter().collect()
     }
 
     /// Where code is in the file, and how much follows it there.
@@ -240,6 +270,51 @@ impl Text {
     }
 }
 
+/// The symbol tables of a file, and the names they refer to.
+fn tables<'d, R: ReadRef<'d>>(
+    header: &FileHeader64<LittleEndian>,
+    data: R,
+) -> Vec<(Vec<Sym64<LittleEndian>>, Vec<u8>)> {
+    let endian = LittleEndian;
+    let Ok(sections) = header.sections(endian, data) else {
+        return Vec::new();
+    };
+    let tables = sections
+        .iter()
+        .filter(|it| matches!(it.sh_type(endian), SHT_SYMTAB | SHT_DYNSYM));
+    let read = |table: &SectionHeader64<LittleEndian>| {
+        let symbols = table.data_as_array(endian, data).ok()?;
+        let names = sections.section(table.link(endian)).ok()?;
+        let names = names.data(endian, data).ok()?;
+        Some((symbols.to_vec(), names.to_vec()))
+    };
+    tables.filter_map(read).collect()
+}
+
+/// The name of the function that a part is of, which gcc put elsewhere: `name.cold`, `name.cold.7`.
+fn whole(name: &[u8]) -> Option<&[u8]> {
+    let digits = |byte: &u8| byte.is_ascii_digit();
+    let end = name.iter().rposition(|byte| !digits(byte))? + 1;
+    let unnumbered = match end < name.len() {
+        true => name[..end].strip_suffix(b".")?,
+        false => name,
+    };
+    unnumbered.strip_suffix(b".cold")
+}
+
+#[cfg(test)]
+impl Text {
+    pub(super) fn functions(&self) -> Vec<Range<u64>> {
+        self.functions.clone()
+    }
+
+    /// Forgets the names of its functions.
+    pub(super) fn strip(&mut self) {
+        self.functions.clear();
+        self.parts.clear();
+    }
+}
+
 impl Instructions for Text {
     fn fetch(&mut self, address: u64) -> Option<Vec<u8>> {
         let (mut offset, rest) = self.offset(address)?;
@@ -261,6 +336,12 @@ impl Instructions for Text {
     fn is_start(&self, address: u64) -> bool {
         let found = self.functions.binary_search_by_key(&address, |it| it.start);
         found.is_ok()
+    }
+
+    fn is_end(&self, address: u64) -> bool {
+        let behind = self.functions.partition_point(|it| it.start < address);
+        let last = self.functions[..behind].last();
+        last.is_some_and(|function| function.end == address)
     }
 
     fn knows_starts(&self) -> bool {
@@ -285,6 +366,7 @@ pub fn inferred_frame(
         parts: Vec::new(),
         pages: HashMap::new(),
         known: HashMap::new(),
+        last: None,
     };
     if is_function {
         text.functions.push(start..end);
