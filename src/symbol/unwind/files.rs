@@ -65,17 +65,25 @@ impl Files {
         range: AddrRange,
     ) -> Option<&mut Text> {
         let entry = self.known.get_mut(module)?;
-        let code = entry.code.as_ref()?;
         let text = entry.text.get_or_insert_with(|| {
             let module = module.clone();
-            let read = move || Text::of_file(opened(&module, pid, range)?);
-            let mut text = patiently(read)??;
-            if let Some(table) = code.go() {
-                text.add_go(table);
-            }
-            Some(text)
+            patiently(move || Text::of_file(opened(&module, pid, range)?))?
         });
         text.as_mut()
+    }
+
+    /// The same; it knows where functions begin.
+    pub(super) fn functions(
+        &mut self,
+        module: &Module,
+        pid: Tid,
+        range: AddrRange,
+    ) -> Option<&mut Text> {
+        self.text(module, pid, range)?;
+        let entry = self.known.get_mut(module)?;
+        let text = entry.text.as_mut()?.as_mut()?;
+        text.learn(entry.code.as_ref().and_then(Code::go));
+        Some(text)
     }
 }
 

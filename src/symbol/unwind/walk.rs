@@ -10,7 +10,7 @@ use crate::abi::Prot;
 use crate::mm::{AddressSpace, Backing, FileId, Vma};
 use crate::symbol::go::Function;
 use crate::timeline::{Module, RawStack, StackEnd};
-use crate::units::{Addr, Tid};
+use crate::units::{Addr, AddrRange, Tid};
 
 use super::cfi::{Cfa, RBP, REGISTERS, RSP, Rules, Saved, evaluate};
 use super::files::Files;
@@ -198,23 +198,24 @@ impl<'a> Walk<'a> {
         let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
         let address = self.address(lookup, number).ok_or(StackEnd::Lost)?;
         let next = address.wrapping_add(u64::from(!at.interrupted));
-        let text = self.text(number).ok_or(StackEnd::Lost)?;
+        let text = self.text(number, Files::functions);
+        let text = text.ok_or(StackEnd::Lost)?;
         let inferred = text.inferred(address, next).ok_or(StackEnd::Lost)?;
         let (Inferred::Rules(rules) | Inferred::IfCalled(rules)) = &inferred;
         let caller = self.by_rules(rules)?;
         if caller.interrupted {
             return Ok(caller);
         }
-        // Only a call leaves a return address.
+        // Only a call leaves a return address, or the kernel.
         let from = self.mapping(caller.pc.wrapping_sub(1));
         let from = from.ok_or(StackEnd::Lost)?;
         let last = self.address(caller.pc.wrapping_sub(1), from);
-        let last = last.ok_or(StackEnd::Lost)?;
-        let text = self.text(from).ok_or(StackEnd::Lost)?;
-        let called = text.called(last.wrapping_add(1)).ok_or(StackEnd::Lost)?;
-        let confirmed = match (&inferred, called) {
-            (Inferred::Rules(_), _) => true,
-            (Inferred::IfCalled(_), Some(start)) if from == number => {
+        let returns_to = last.ok_or(StackEnd::Lost)?.wrapping_add(1);
+        let text = self.text(from, Files::text).ok_or(StackEnd::Lost)?;
+        let confirmed = match (&inferred, text.called(returns_to)) {
+            (Inferred::Rules(_), Some(_)) => true,
+            (Inferred::Rules(_), None) => text.ends_signal(returns_to),
+            (Inferred::IfCalled(_), Some(Some(start))) if from == number => {
                 text.confirms(start, address, rules)
             }
             (Inferred::IfCalled(_), _) => false,
@@ -230,10 +231,18 @@ impl<'a> Walk<'a> {
         code.address(mapping.offset(pc))
     }
 
-    fn text(&mut self, number: usize) -> Option<&mut Text> {
+    fn text(
+        &mut self,
+        number: usize,
+        of: impl for<'f> Fn(&'f mut Files, &Module, Tid, AddrRange) -> Option<&'f mut Text>,
+    ) -> Option<&mut Text> {
         let mapping = &self.mappings[number];
-        let (module, range) = (mapping.module.as_ref()?, mapping.vma.range);
-        self.files.text(module, self.pid, range)
+        of(
+            self.files,
+            mapping.module.as_ref()?,
+            self.pid,
+            mapping.vma.range,
+        )
     }
 
     /// A return address, if it is one.

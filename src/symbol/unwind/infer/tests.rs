@@ -39,6 +39,7 @@ fn tally(path: &Path, stripped: bool) -> Tally {
     let open = || File::open(path).expect("it is there");
     let mut code = Code::of_file(open()).expect("a file of code");
     let mut text = Text::of_file(open()).expect("a file of code");
+    text.learn(None);
     let functions = text.functions();
     if stripped {
         text.strip();

@@ -12,7 +12,7 @@ use object::elf::{
     STT_GNU_IFUNC, STT_NOTYPE, SectionHeader64, Sym64,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
-use object::{LittleEndian, ReadCache, ReadRef};
+use object::{LittleEndian, ReadCache};
 
 use crate::symbol::go::PclnTab;
 
@@ -35,8 +35,8 @@ pub(in super::super) struct Text {
     file: Source,
     /// Code in the file, and its address.
     segments: Vec<(Range<u64>, u64)>,
-    /// Functions, by address.
-    functions: Vec<Range<u64>>,
+    /// Functions, by address, once they were learned.
+    functions: Option<Vec<Range<u64>>>,
     /// Parts of functions that are elsewhere, and where those begin.
     parts: Vec<(Range<u64>, u64)>,
     pages: HashMap<u64, Option<Vec<u8>>>,
@@ -52,41 +52,58 @@ enum Source {
 }
 
 impl Text {
-    /// The code of a file, of which Go's table may tell more.
+    /// The code of a file.
     pub(in super::super) fn of_file(file: File) -> Option<Text> {
-        let file = Arc::new(file);
-        let mut text = Text::read(&ReadCache::new(&*file))?;
-        text.file = Source::File(file);
-        Some(text)
-    }
-
-    fn read<'d, R: ReadRef<'d>>(data: R) -> Option<Text> {
-        let header = FileHeader64::<LittleEndian>::parse(data).ok()?;
+        let cache = ReadCache::new(&file);
+        let header = FileHeader64::<LittleEndian>::parse(&cache).ok()?;
         let endian = header.endian().ok()?;
         let mut segments = Vec::new();
-        for program in header.program_headers(endian, data).ok()? {
+        for program in header.program_headers(endian, &cache).ok()? {
             let (start, size) = program.file_range(endian);
             if program.p_type(endian) == PT_LOAD && program.p_flags(endian).contains(PF_X) {
                 segments.push((start..start.checked_add(size)?, program.p_vaddr(endian)));
             }
         }
-        let mut text = Text {
-            file: Source::Bytes(Vec::new()),
+        drop(cache);
+        Some(Text::new(Source::File(Arc::new(file)), segments))
+    }
+
+    fn new(file: Source, segments: Vec<(Range<u64>, u64)>) -> Text {
+        Text {
+            file,
             segments,
-            functions: Vec::new(),
+            functions: None,
             parts: Vec::new(),
             pages: HashMap::new(),
             known: HashMap::new(),
             last: None,
-        };
-        for (symbols, names) in tables(header, data) {
-            text.add_symbols(&symbols, &names);
         }
-        text.order();
-        Some(text)
     }
 
-    fn add_symbols(&mut self, symbols: &[Sym64<LittleEndian>], names: &[u8]) {
+    /// Learns where functions begin, once, from the file and from Go's table of it.
+    pub(in super::super) fn learn(&mut self, go: Option<PclnTab<'_>>) {
+        if self.functions.is_some() {
+            return;
+        }
+        let mut functions = Vec::new();
+        if let Source::File(file) = &self.file {
+            let file = Arc::clone(file);
+            for (symbols, names) in patiently(move || tables(&file)).unwrap_or_default() {
+                self.add_symbols(&symbols, &names, &mut functions);
+            }
+        }
+        // Stripped files name none else.
+        let go = go.iter().flat_map(PclnTab::functions);
+        functions.extend(go.map(|it| it.entry()..it.end()));
+        self.functions = Some(ordered(functions));
+    }
+
+    fn add_symbols(
+        &mut self,
+        symbols: &[Sym64<LittleEndian>],
+        names: &[u8],
+        found: &mut Vec<Range<u64>>,
+    ) {
         let endian = LittleEndian;
         let name = |symbol: &Sym64<LittleEndian>| {
             let name = names.get(symbol.st_name(endian) as usize..)?;
@@ -106,7 +123,7 @@ impl Text {
             let local = kind == STT_FUNC && symbol.st_bind() == STB_LOCAL;
             match local.then(|| whole(name(symbol)?)).flatten() {
                 Some(whole) => parts.entry(whole).or_default().push(range),
-                None => self.functions.push(range),
+                None => found.push(range),
             }
         }
         if parts.is_empty() {
@@ -119,33 +136,6 @@ impl Text {
                 let parts = parts.iter().map(|part| (part.clone(), start));
                 self.parts.extend(parts);
             }
-        }
-    }
-
-    /// Takes the functions of Go's table: stripped files name none else.
-    pub(in super::super) fn add_go(&mut self, table: PclnTab<'_>) {
-        let functions = table.functions();
-        self.functions
-            .extend(functions.map(|it| it.entry()..it.end()));
-        self.order();
-    }
-
-    /// By address, each to its end or, where nothing tells that, to the next.
-    fn order(&mut self) {
-        self.functions.sort_unstable_by_key(|it| (it.start, it.end));
-        self.functions.dedup_by(|next, last| {
-            let same = next.start == last.start;
-            if same {
-                last.end = next.end;
-            }
-            same
-        });
-        let mut next = u64::MAX;
-        for function in self.functions.iter_mut().rev() {
-            if function.is_empty() {
-                function.end = next;
-            }
-            next = function.start;
         }
     }
 
@@ -220,6 +210,11 @@ impl Text {
         })
     }
 
+    /// Whether what is there ends the handling of a signal: nothing called it.
+    pub(in super::super) fn ends_signal(&mut self, address: u64) -> bool {
+        signal::interrupted(self, address).is_some()
+    }
+
     /// Where the function begins that an address is in; names of parts may stand for several.
     fn starts(&self, address: u64) -> Vec<u64> {
         let parts = self.parts.iter().filter(|(it, _)| it.contains(&address));
@@ -227,8 +222,9 @@ impl Text {
         if !starts.is_empty() {
             return starts;
         }
-        let behind = self.functions.partition_point(|it| it.start <= address);
-        let function = self.functions[..behind].last();
+        let functions = self.functions.as_deref().unwrap_or_default();
+        let behind = functions.partition_point(|it| it.start <= address);
+        let function = functions[..behind].last();
         let function = function.filter(|it| it.contains(&address));
         function.map(|it| it.start).into_iter().collect()
     }
@@ -270,25 +266,46 @@ impl Text {
     }
 }
 
+type Symbols = (Vec<Sym64<LittleEndian>>, Vec<u8>);
+
 /// The symbol tables of a file, and the names they refer to.
-fn tables<'d, R: ReadRef<'d>>(
-    header: &FileHeader64<LittleEndian>,
-    data: R,
-) -> Vec<(Vec<Sym64<LittleEndian>>, Vec<u8>)> {
-    let endian = LittleEndian;
-    let Ok(sections) = header.sections(endian, data) else {
+fn tables(file: &File) -> Vec<Symbols> {
+    let (cache, endian) = (ReadCache::new(file), LittleEndian);
+    let sections = FileHeader64::<LittleEndian>::parse(&cache)
+        .and_then(|header| header.sections(endian, &cache));
+    let Ok(sections) = sections else {
         return Vec::new();
     };
     let tables = sections
         .iter()
         .filter(|it| matches!(it.sh_type(endian), SHT_SYMTAB | SHT_DYNSYM));
     let read = |table: &SectionHeader64<LittleEndian>| {
-        let symbols = table.data_as_array(endian, data).ok()?;
+        let symbols = table.data_as_array(endian, &cache).ok()?;
         let names = sections.section(table.link(endian)).ok()?;
-        let names = names.data(endian, data).ok()?;
+        let names = names.data(endian, &cache).ok()?;
         Some((symbols.to_vec(), names.to_vec()))
     };
     tables.filter_map(read).collect()
+}
+
+/// By address, each to its end or, where nothing tells that, to the next.
+fn ordered(mut functions: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    functions.sort_unstable_by_key(|it| (it.start, it.end));
+    functions.dedup_by(|next, last| {
+        let same = next.start == last.start;
+        if same {
+            last.end = next.end;
+        }
+        same
+    });
+    let mut next = u64::MAX;
+    for function in functions.iter_mut().rev() {
+        if function.is_empty() {
+            function.end = next;
+        }
+        next = function.start;
+    }
+    functions
 }
 
 /// The name of the function that a part is of, which gcc put elsewhere: `name.cold`, `name.cold.7`.
@@ -305,12 +322,12 @@ fn whole(name: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 impl Text {
     pub(super) fn functions(&self) -> Vec<Range<u64>> {
-        self.functions.clone()
+        self.functions.clone().unwrap_or_default()
     }
 
     /// Forgets the names of its functions.
     pub(super) fn strip(&mut self) {
-        self.functions.clear();
+        self.functions = Some(Vec::new());
         self.parts.clear();
     }
 }
@@ -334,18 +351,20 @@ impl Instructions for Text {
     }
 
     fn is_start(&self, address: u64) -> bool {
-        let found = self.functions.binary_search_by_key(&address, |it| it.start);
+        let functions = self.functions.as_deref().unwrap_or_default();
+        let found = functions.binary_search_by_key(&address, |it| it.start);
         found.is_ok()
     }
 
     fn is_end(&self, address: u64) -> bool {
-        let behind = self.functions.partition_point(|it| it.start < address);
-        let last = self.functions[..behind].last();
+        let functions = self.functions.as_deref().unwrap_or_default();
+        let behind = functions.partition_point(|it| it.start < address);
+        let last = functions[..behind].last();
         last.is_some_and(|function| function.end == address)
     }
 
     fn knows_starts(&self) -> bool {
-        !self.functions.is_empty()
+        self.functions.as_ref().is_some_and(|it| !it.is_empty())
     }
 }
 
@@ -359,18 +378,9 @@ pub fn inferred_frame(
     (address, next): (u64, u64),
 ) -> Option<(usize, i64)> {
     let end = start.checked_add(code.len() as u64)?;
-    let mut text = Text {
-        file: Source::Bytes(code.to_vec()),
-        segments: vec![(0..code.len() as u64, start)],
-        functions: Vec::new(),
-        parts: Vec::new(),
-        pages: HashMap::new(),
-        known: HashMap::new(),
-        last: None,
-    };
-    if is_function {
-        text.functions.push(start..end);
-    }
+    let segments = vec![(0..code.len() as u64, start)];
+    let mut text = Text::new(Source::Bytes(code.to_vec()), segments);
+    text.functions = is_function.then(|| [start..end].into());
     match text.inferred(address, next)? {
         Inferred::Rules(Rules {
             cfa: Cfa::Register(number, offset),
