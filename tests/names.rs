@@ -456,6 +456,31 @@ fn packed_symbols_in_a_stripped_program_are_read() {
     assert!(traced.functions(functions["global"].0).is_empty());
 }
 
+/// dwz(1) moves what several files have in common into one of its own: Fedora packs all debug files so.
+#[test]
+fn dwarf_that_was_moved_into_a_shared_file_is_read() {
+    if !has("gcc") || !has("dwz") {
+        return;
+    }
+    let built = Built::with("gcc", C, &["-O2", "-g", "-Wl,--build-id"]);
+    let functions = nm(built.path());
+    let twin = built.beside("twin");
+    let twin = twin.to_str().expect("UTF-8");
+    let other = format!("{C}\nint more(void) {{ return 1; }}\n");
+    let other = Built::with("gcc", &other, &["-O2", "-g", "-Wl,--build-id"]);
+    fs::copy(&other.program, twin).expect("it can be copied");
+    let shared = built.beside("shared");
+    let shared = shared.to_str().expect("UTF-8");
+    done("dwz", ["-m", shared, built.path(), twin]);
+    let sections = done("readelf", ["-SW", built.path()]);
+    assert!(sections.contains(".gnu_debugaltlink"), "{sections}");
+    knows_all_of(&Traced::of(&built.program), &functions);
+    // Without it, symbols still name the functions.
+    fs::remove_file(shared).expect("it was there");
+    let (start, _) = functions["local"];
+    assert_eq!(Traced::of(&built.program).functions(start), ["local"]);
+}
+
 // ── the right file ──────────────────────────────────────────────────────────────────────────────────────
 
 #[test]

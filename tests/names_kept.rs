@@ -157,6 +157,50 @@ fn names_from_another_mount_namespace_are_kept() {
     assert!(!Path::new("/mnt/calls_from").exists());
 }
 
+/// A separate debug file where distributions put it, in the program's own root directory.
+#[test]
+fn a_debug_file_is_found_by_its_build_id_in_the_root_of_the_program() {
+    let flags = ["-O1", "-static", "-Wl,--build-id=sha1"];
+    let copy = copy_of(&need!(program(&flags)));
+    let tool = |words: &[&str]| {
+        let status = Command::new(words[0]).args(&words[1..]).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let path = copy.program.to_str().expect("UTF-8");
+    let root = copy.program.parent().expect("a folder");
+    if !is_root()
+        || !tool(&[
+            "chroot",
+            root.to_str().expect("UTF-8"),
+            "/calls_from",
+            "own",
+        ])
+    {
+        return skipped("no root directory can be changed");
+    }
+    let notes = Command::new("readelf").args(["-n", path]).output();
+    let notes = String::from_utf8_lossy(&notes.expect("readelf").stdout).into_owned();
+    let (_, id) = notes.split_once("Build ID: ").expect("a build-id");
+    let id = id.lines().next().expect("a line").trim();
+    let folder = root.join("usr/lib/debug/.build-id").join(&id[..2]);
+    fs::create_dir_all(&folder).expect("a folder");
+    let debug = folder.join(format!("{}.debug", &id[2..]));
+    let debug = debug.to_str().expect("UTF-8");
+    assert!(tool(&["objcopy", "--only-keep-debug", path, debug]));
+    assert!(tool(&["strip", "--strip-all", path]));
+    let words = [
+        "chroot",
+        root.to_str().expect("UTF-8"),
+        "/calls_from",
+        "own",
+    ];
+    let recorded = record(&[], &words);
+    assert_eq!(recorded.function().as_deref(), Some("reserve"));
+    fs::remove_file(debug).expect("it was there");
+    let recorded = record(&[], &words);
+    assert_eq!(recorded.function(), None);
+}
+
 #[track_caller]
 fn check_compiled(words: &[&str]) {
     let recorded = record(&[], words);

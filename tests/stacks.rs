@@ -9,8 +9,9 @@ use std::fs;
 use std::path::Path;
 
 use memtrace::symbol::go::{PclnTab, locate};
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
-use object::{LittleEndian, Object, ObjectSymbol};
+use object::elf::{FileHeader32, FileHeader64};
+use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
+use object::{FileKind, LittleEndian, Object, ObjectSymbol};
 use serde_json::Value;
 use support::{memtrace, run, tracee};
 use support_real::need;
@@ -43,16 +44,22 @@ impl Names {
         let Ok(bytes) = fs::read(path) else {
             return Names::default();
         };
-        let Ok(file) = ElfFile64::<LittleEndian>::parse(&bytes[..]) else {
-            return Names::default();
-        };
+        match FileKind::parse(&bytes[..]) {
+            Ok(FileKind::Elf64) => Names::of_elf::<FileHeader64<LittleEndian>>(&bytes),
+            Ok(FileKind::Elf32) => Names::of_elf::<FileHeader32<LittleEndian>>(&bytes),
+            _ => Names::default(),
+        }
+    }
+
+    fn of_elf<Header: FileHeader<Endian = LittleEndian>>(bytes: &[u8]) -> Names {
+        let file = ElfFile::<Header>::parse(bytes).expect("an ELF file");
         let mut by_address: Vec<(u64, String)> = file
             .symbols()
             .chain(file.dynamic_symbols())
             .filter(|symbol| symbol.is_definition() && 0 < symbol.size())
             .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?.to_owned())))
             .collect();
-        if let Some(found) = locate(&bytes[..]) {
+        if let Some(found) = locate(bytes) {
             let range = found.table.start as usize..found.table.end as usize;
             let table = PclnTab::new(&bytes[range], found.text, &[]).expect("a table");
             let functions = table.functions();
@@ -62,11 +69,11 @@ impl Names {
         }
         let header = file.elf_header();
         let segments = header
-            .program_headers(LittleEndian, &bytes[..])
+            .program_headers(LittleEndian, bytes)
             .expect("segments");
         let offset = |address: u64| {
             segments.iter().find_map(|segment| {
-                let from = address.checked_sub(segment.p_vaddr(LittleEndian))?;
+                let from = address.checked_sub(segment.p_vaddr(LittleEndian).into())?;
                 let (start, size) = segment.file_range(LittleEndian);
                 (from < size).then_some(start + from)
             })
@@ -117,6 +124,9 @@ fn calls_named<S: AsRef<OsStr>>(program: &[S], names_in: Option<&Path>) -> Vec<C
                         return "(no module)".to_owned();
                     };
                     let path = &modules[module as usize];
+                    if path == "[vdso]" {
+                        return path.clone();
+                    }
                     let names = names.entry(path.clone()).or_insert_with(|| {
                         let stripped = Path::new(path) == Path::new(program[0].as_ref());
                         let named = names_in.filter(|_| stripped).and_then(Path::to_str);
@@ -344,6 +354,46 @@ fn callers_in_static_musl_without_a_name() {
     for call in &calls {
         let known = ["main", "thread"].iter().any(|it| call.goes_through(it));
         assert!(known || call.end == "root", "{call:#?}");
+    }
+}
+
+/// In the handler, in the vdso and in what called that.
+#[test]
+fn callers_through_the_vdso() {
+    let calls = calls(&[need!(compiled("gcc", "vdso.c", "vdso", &["-O2"]))]);
+    all_reach_the_root(&calls);
+    let ours = calls.iter().filter(|it| it.length == Some(77 << 12));
+    let ours: Vec<&Call> = ours.collect();
+    assert!(20 <= ours.len(), "{calls:#?}");
+    let known = ["handler", "main"].map(|name| ours.iter().filter(|it| it.goes_through(name)));
+    assert!(
+        known
+            .map(Iterator::count)
+            .iter()
+            .all(|count| *count == ours.len()),
+        "{ours:#?}"
+    );
+    // It is there that the program spends most of its time.
+    assert!(ours.iter().any(|it| it.goes_through("[vdso]")), "{ours:#?}");
+}
+
+/// 32-bit code is unwound by its instructions alone, which may not be enough. What is told is right.
+#[test]
+fn callers_in_32_bit_code() {
+    for level in ["-O0", "-O2"] {
+        let flags = ["-m32", level, "-pthread"];
+        let name = format!("callers-32{level}");
+        let calls = calls(&[need!(compiled("gcc", "callers.c", &name, &flags))]);
+        let ours = calls.iter().filter(|it| it.length == Some(77 << 12));
+        let ours: Vec<&Call> = ours.collect();
+        assert_eq!(ours.len(), 21, "{calls:#?}");
+        for (number, call) in ours.iter().enumerate() {
+            let chain = ["innermost", "between", ["main", "thread"][number / 20]];
+            let known = call.functions.iter().skip_while(|it| *it != "innermost");
+            let known: Vec<&str> = known.map(String::as_str).collect();
+            let shorter = call.end == "lost" && chain.starts_with(&known);
+            assert!(shorter || leads_through(call, &chain), "{call:#?}");
+        }
     }
 }
 

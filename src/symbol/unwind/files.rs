@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::sync::mpsc;
 use std::thread;
@@ -43,10 +44,7 @@ impl Files {
         pid: Tid,
         range: AddrRange,
     ) -> Option<&mut Code> {
-        if !self.known.contains_key(module) {
-            self.known.insert(module.clone(), Entry::default());
-        }
-        let entry = self.known.get_mut(module)?;
+        let entry = self.entry(module)?;
         if entry.code.is_none() && entry.failures < TRIES {
             match load(module.clone(), pid, range) {
                 Loaded::Code(code) => entry.code = Some(*code),
@@ -57,17 +55,31 @@ impl Files {
         entry.code.as_mut()
     }
 
-    /// The instructions of `module`, of which [`code`](Files::code) was asked before.
+    fn entry(&mut self, module: &Module) -> Option<&mut Entry> {
+        if module.file.inode == 0 && &*module.path != "[vdso]" {
+            return None;
+        }
+        if !self.known.contains_key(module) {
+            self.known.insert(module.clone(), Entry::default());
+        }
+        self.known.get_mut(module)
+    }
+
+    /// The instructions of `module`.
     pub(super) fn text(
         &mut self,
         module: &Module,
         pid: Tid,
         range: AddrRange,
     ) -> Option<&mut Text> {
-        let entry = self.known.get_mut(module)?;
+        let entry = self.entry(module)?;
         let text = entry.text.get_or_insert_with(|| {
             let module = module.clone();
-            patiently(move || Text::of_file(opened(&module, pid, range)?))?
+            patiently(move || match module.file.inode {
+                // What 32-bit code enters the kernel by. Otherwise unwind information tells.
+                0 => Some(Text::of_bytes32(copied(pid, range).ok()?)),
+                _ => Text::of_file(opened(&module, pid, range)?),
+            })?
         });
         text.as_mut()
     }
@@ -80,7 +92,7 @@ impl Files {
         range: AddrRange,
     ) -> Option<&mut Text> {
         self.text(module, pid, range)?;
-        let entry = self.known.get_mut(module)?;
+        let entry = self.entry(module)?;
         let text = entry.text.as_mut()?.as_mut()?;
         text.learn(entry.code.as_ref().and_then(Code::go));
         Some(text)
@@ -95,9 +107,6 @@ enum Loaded {
 }
 
 fn load(module: Module, pid: Tid, range: AddrRange) -> Loaded {
-    if module.file.inode == 0 && &*module.path != "[vdso]" {
-        return Loaded::Nothing;
-    }
     let work = move || match module.file.inode {
         0 => from_memory(pid, range),
         _ => from_file(&module, pid, range),
@@ -117,14 +126,18 @@ pub(super) fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
 }
 
 fn from_memory(pid: Tid, range: AddrRange) -> Loaded {
-    let size = range.len().min(LARGEST_IMAGE);
-    let mut bytes = vec![0; size as usize];
-    let read = File::open(format!("/proc/{pid}/mem"))
-        .and_then(|memory| memory.read_exact_at(&mut bytes, range.start().0));
-    match read {
-        Ok(()) => made(Code::of_bytes(&bytes)),
+    match copied(pid, range) {
+        Ok(bytes) => made(Code::of_bytes(&bytes)),
         Err(_) => Loaded::Unreadable,
     }
+}
+
+fn copied(pid: Tid, range: AddrRange) -> io::Result<Vec<u8>> {
+    let size = range.len().min(LARGEST_IMAGE);
+    let mut bytes = vec![0; size as usize];
+    let memory = File::open(format!("/proc/{pid}/mem"))?;
+    memory.read_exact_at(&mut bytes, range.start().0)?;
+    Ok(bytes)
 }
 
 fn from_file(module: &Module, pid: Tid, range: AddrRange) -> Loaded {

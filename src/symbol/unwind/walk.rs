@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
             }
             let step = match mapping {
                 None => Err(StackEnd::Lost),
-                Some(_) if walk.compat => walk.by_frame_pointer32(),
+                Some(mapping) if walk.compat => walk.by_instructions(at, mapping),
                 Some(mapping) => walk.step(at, mapping),
             };
             match step {
@@ -196,10 +196,11 @@ impl<'a> Walk<'a> {
     /// Where nothing tells but the code itself.
     fn by_instructions(&mut self, at: Caller, number: usize) -> Result<Caller, StackEnd> {
         let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
-        let address = self.address(lookup, number).ok_or(StackEnd::Lost)?;
-        let next = address.wrapping_add(u64::from(!at.interrupted));
+        let offset = self.mappings[number].offset(lookup);
         let text = self.text(number, Files::functions);
         let text = text.ok_or(StackEnd::Lost)?;
+        let address = text.address(offset).ok_or(StackEnd::Lost)?;
+        let next = address.wrapping_add(u64::from(!at.interrupted));
         let inferred = text.inferred(address, next).ok_or(StackEnd::Lost)?;
         let (Inferred::Rules(rules) | Inferred::IfCalled(rules)) = &inferred;
         let caller = self.by_rules(rules)?;
@@ -209,9 +210,10 @@ impl<'a> Walk<'a> {
         // Only a call leaves a return address, or the kernel.
         let from = self.mapping(caller.pc.wrapping_sub(1));
         let from = from.ok_or(StackEnd::Lost)?;
-        let last = self.address(caller.pc.wrapping_sub(1), from);
-        let returns_to = last.ok_or(StackEnd::Lost)?.wrapping_add(1);
+        let offset = self.mappings[from].offset(caller.pc.wrapping_sub(1));
         let text = self.text(from, Files::text).ok_or(StackEnd::Lost)?;
+        let last = text.address(offset).ok_or(StackEnd::Lost)?;
+        let returns_to = last.wrapping_add(1);
         let confirmed = match (&inferred, text.called(returns_to)) {
             (Inferred::Rules(_), Some(_)) => true,
             (Inferred::Rules(_), None) => text.ends_signal(returns_to),
@@ -221,14 +223,6 @@ impl<'a> Walk<'a> {
             (Inferred::IfCalled(_), _) => false,
         };
         confirmed.then_some(caller).ok_or(StackEnd::Lost)
-    }
-
-    /// The file's own address of code in one of our mappings.
-    fn address(&mut self, pc: u64, number: usize) -> Option<u64> {
-        let mapping = &self.mappings[number];
-        let (module, range) = (mapping.module.as_ref()?, mapping.vma.range);
-        let code = self.files.code(module, self.pid, range)?;
-        code.address(mapping.offset(pc))
     }
 
     fn text(
@@ -269,20 +263,6 @@ impl<'a> Walk<'a> {
         self.caller(pc)
     }
 
-    fn by_frame_pointer32(&mut self) -> Result<Caller, StackEnd> {
-        let (sp, bp) = (self.machine.register(RSP)?, self.machine.register(RBP)?);
-        if bp < sp || bp % 4 != 0 || u64::from(u32::MAX) < bp {
-            return Err(StackEnd::Lost);
-        }
-        let next = self.machine.memory32(bp)?;
-        let pc = self.machine.memory32(bp + 4)?;
-        let mut values = [Value::Unknown; REGISTERS];
-        values[RSP] = Value::Known(bp + 8);
-        values[RBP] = Value::Known(next);
-        self.machine.set(values);
-        self.caller(pc)
-    }
-
     fn by_rules(&mut self, rules: &Rules) -> Result<Caller, StackEnd> {
         let Some(return_address) = &rules.return_address else {
             return Err(StackEnd::Root);
@@ -302,10 +282,17 @@ impl<'a> Walk<'a> {
         let mut values = before;
         values[RSP] = Value::Known(cfa);
         for (number, saved) in &rules.saved {
-            values[*number] = self.saved(saved, cfa, &before)?;
+            values[*number] = match self.saved(saved, cfa, &before)? {
+                Value::At(address) if self.compat => match self.machine.memory32(address) {
+                    Ok(value) => Value::Known(value),
+                    Err(_) => Value::Unknown,
+                },
+                value => value,
+            };
         }
         let pc = match self.saved(return_address, cfa, &before)? {
             Value::Known(pc) => pc,
+            Value::At(address) if self.compat => self.machine.memory32(address)?,
             Value::At(address) => self.machine.memory(address)?,
             Value::Initial | Value::Unknown => return Err(StackEnd::Lost),
         };

@@ -7,7 +7,7 @@ use iced_x86::{
 };
 
 use super::state::State;
-use super::{Instructions, RSP_NUMBER};
+use super::{Instructions, RSP_NUMBER, Word};
 
 /// Steps, those included that find less known than before. Larger functions are rare.
 const MOST_STEPS: usize = 1 << 15;
@@ -28,13 +28,15 @@ pub(super) struct Flow {
     work: Vec<u64>,
     /// Instructions that leave the function.
     ends: Vec<u64>,
+    /// Jumps that may lead anywhere.
+    open: Vec<u64>,
 }
 
 #[derive(Debug)]
 struct Node {
     before: State,
     length: u64,
-    /// Nothing led here but a call that may not return.
+    /// Nothing led here but a call that may not return, and padding.
     behind_call: bool,
 }
 
@@ -45,9 +47,10 @@ impl Flow {
             nodes: BTreeMap::new(),
             work: Vec::new(),
             ends: Vec::new(),
+            open: Vec::new(),
         };
         let mut info = InstructionInfoFactory::new();
-        flow.go(origin, &State::origin(), false);
+        flow.go(origin, &State::origin(text.word()), false);
         for _ in 0..MOST_STEPS {
             let Some(address) = flow.work.pop() else {
                 flow.ends.sort_unstable();
@@ -60,7 +63,15 @@ impl Flow {
             if let Some(node) = flow.nodes.get_mut(&address) {
                 node.length = instruction.len() as u64;
                 let mut state = node.before.clone();
-                flow.leave(text, &instruction, &mut state, calls, &mut info);
+                let behind_call = node.behind_call && is_padding(&instruction);
+                flow.leave(
+                    text,
+                    &instruction,
+                    &mut state,
+                    behind_call,
+                    calls,
+                    &mut info,
+                );
             }
         }
         None
@@ -72,6 +83,7 @@ impl Flow {
         text: &mut impl Instructions,
         instruction: &Instruction,
         state: &mut State,
+        behind_call: bool,
         calls: Calls,
         info: &mut InstructionInfoFactory,
     ) {
@@ -81,6 +93,7 @@ impl Flow {
             FlowControl::UnconditionalBranch => {
                 self.jump(text, instruction, state);
             }
+            FlowControl::IndirectBranch => self.open.push(address),
             FlowControl::ConditionalBranch => {
                 self.jump(text, instruction, state);
                 state.step(instruction, info);
@@ -98,7 +111,7 @@ impl Flow {
                 if instruction.mnemonic() != Mnemonic::Hlt =>
             {
                 state.step(instruction, info);
-                self.go(next, state, false);
+                self.go(next, state, behind_call);
             }
             FlowControl::Interrupt
                 if !matches!(instruction.mnemonic(), Mnemonic::Int3 | Mnemonic::Int1) =>
@@ -154,21 +167,36 @@ impl Flow {
 
     /// What is known where the function is left.
     pub(super) fn ends(&self) -> impl Iterator<Item = &State> {
-        let nodes = self.ends.iter().filter_map(|end| self.nodes.get(end));
+        self.before(&self.ends)
+    }
+
+    /// What is known before jumps whose targets only the processor knows.
+    pub(super) fn open(&self) -> impl Iterator<Item = &State> {
+        self.before(&self.open)
+    }
+
+    fn before(&self, places: &[u64]) -> impl Iterator<Item = &State> {
+        let nodes = places.iter().filter_map(|place| self.nodes.get(place));
         nodes.map(|node| &node.before)
     }
 }
 
 pub(super) fn decode(text: &mut impl Instructions, address: u64) -> Option<Instruction> {
     let bytes = text.fetch(address)?;
-    let mut decoder = Decoder::with_ip(64, &bytes, address, DecoderOptions::NONE);
-    let instruction = decoder.decode();
+    let instruction = text.word().decode(&bytes, address);
     (!instruction.is_invalid()).then_some(instruction)
+}
+
+impl Word {
+    pub(super) fn decode(self, bytes: &[u8], address: u64) -> Instruction {
+        let bits = 8 * self.size() as u32;
+        Decoder::with_ip(bits, bytes, address, DecoderOptions::NONE).decode()
+    }
 }
 
 /// Whether what follows a call belongs to the same function. Nothing but another function follows a
 /// call that never returns, perhaps behind padding.
-pub(super) fn goes_on(text: &mut impl Instructions, next: u64) -> bool {
+fn goes_on(text: &mut impl Instructions, next: u64) -> bool {
     if !text.knows_starts() {
         return decode(text, next).is_some_and(|it| !is_padding(&it));
     }

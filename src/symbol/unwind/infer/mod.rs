@@ -24,13 +24,33 @@ pub use text::inferred_frame;
 
 /// A register's number in instructions.
 type Number = u8;
+const RBX_NUMBER: Number = 3;
 const RSP_NUMBER: Number = 4;
 const RBP_NUMBER: Number = 5;
-/// Registers that a function gives back as it found them: rbx, rbp, r12 to r15.
-const KEPT: [Number; 6] = [3, RBP_NUMBER, 12, 13, 14, 15];
+/// Registers that a function gives back as it found them: rbx, rbp, r12 to r15, or ebx, ebp, esi, edi.
+const KEPT: [Number; 6] = [RBX_NUMBER, RBP_NUMBER, 12, 13, 14, 15];
+const KEPT_32: [Number; 4] = [RBX_NUMBER, RBP_NUMBER, 6, 7];
+
+/// What code works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Eight,
+    /// 32-bit code.
+    Four,
+}
+
+impl Word {
+    fn kept(self) -> &'static [Number] {
+        match self {
+            Word::Eight => &KEPT,
+            Word::Four => &KEPT_32,
+        }
+    }
+}
 
 /// Code that can be read, by the file's own addresses.
 trait Instructions {
+    fn word(&self) -> Word;
     /// What is at an address: an instruction's length of bytes, or less.
     fn fetch(&mut self, address: u64) -> Option<Vec<u8>>;
     /// Whether a function begins there.
@@ -61,9 +81,8 @@ fn function(text: &mut impl Instructions, start: u64) -> Option<Flow> {
     well.then_some(flow)
 }
 
-/// The rules for the instruction that an address is in, in a function that was followed from its start.
-fn from_start(flow: &Flow, address: u64) -> Option<Rules> {
-    let state = flow.at(address)?;
+/// The rules where so much is known of a function that was followed from its start.
+fn from_start(state: &State, word: Word) -> Option<Rules> {
     let sp = state.register(RSP_NUMBER);
     // A value that was there to be given back is gone: the deepest frame is marked so (psABI 3.4.1).
     if state.register(RBP_NUMBER) == Value::Zero && state.saved(RBP_NUMBER).is_none() {
@@ -74,7 +93,8 @@ fn from_start(flow: &Flow, address: u64) -> Option<Rules> {
             signal: false,
         });
     }
-    let bases = [RSP_NUMBER].into_iter().chain(KEPT);
+    let kept = word.kept().iter().copied();
+    let bases = [RSP_NUMBER].into_iter().chain(kept.clone());
     let (base, offset) = bases
         .filter_map(|number| match state.register(number) {
             Value::Is(RSP_NUMBER, offset) => Some((number, offset)),
@@ -88,24 +108,25 @@ fn from_start(flow: &Flow, address: u64) -> Option<Rules> {
         Value::Is(RSP_NUMBER, offset) => offset,
         _ => i64::MIN,
     };
-    let saved = KEPT.into_iter().filter_map(|number| {
+    let saved = kept.filter_map(|number| {
         if state.register(number) == Value::Is(number, 0) {
             return None;
         }
         let place = state.saved(number).filter(|place| lowest <= *place);
-        let place = place.and_then(|place| place.checked_sub(8));
+        let place = place.and_then(|place| place.checked_sub(word.size()));
         Some((dwarf(number), place.map_or(Saved::Nowhere, Saved::At)))
     });
     Some(Rules {
-        cfa: Cfa::Register(dwarf(base), 8i64.checked_sub(offset)?),
+        cfa: Cfa::Register(dwarf(base), word.size().checked_sub(offset)?),
         saved: saved.collect(),
-        return_address: Some(Saved::At(-8)),
+        return_address: Some(Saved::At(-word.size())),
         signal: false,
     })
 }
 
 /// The rules for code that goes on at `next`: what it does until it returns.
 fn to_return(text: &mut impl Instructions, next: u64, calls: Calls) -> Option<Rules> {
+    let word = text.word();
     let flow = Flow::follow(text, next, calls)?;
     let mut ends = flow.ends().map(|state| -> Option<Rules> {
         let Value::Is(base, offset) = state.register(RSP_NUMBER) else {
@@ -115,11 +136,11 @@ fn to_return(text: &mut impl Instructions, next: u64, calls: Calls) -> Option<Ru
             return None;
         }
         let mut saved = Vec::new();
-        for number in KEPT {
+        for &number in word.kept() {
             match state.register(number) {
                 value if value == Value::Is(number, 0) => {}
                 Value::At(from, place) => {
-                    let place = place.checked_sub(offset)?.checked_sub(8)?;
+                    let place = place.checked_sub(offset)?.checked_sub(word.size())?;
                     let place = match from == base {
                         true => Saved::At(place),
                         false => Saved::Nowhere,
@@ -130,9 +151,9 @@ fn to_return(text: &mut impl Instructions, next: u64, calls: Calls) -> Option<Ru
             }
         }
         Some(Rules {
-            cfa: Cfa::Register(dwarf(base), offset.checked_add(8)?),
+            cfa: Cfa::Register(dwarf(base), offset.checked_add(word.size())?),
             saved,
-            return_address: Some(Saved::At(-8)),
+            return_address: Some(Saved::At(-word.size())),
             signal: false,
         })
     });

@@ -1,7 +1,7 @@
 //! What the kernel has signal handlers return to.
 
 use super::super::cfi::{Cfa, RBP, RBX, Rules, Saved};
-use super::Instructions;
+use super::{Instructions, Word};
 
 /// `mov $15, %rax; syscall` as the two ways to write it: rt_sigreturn(2).
 const RETURNS: [&[u8]; 2] = [
@@ -20,7 +20,7 @@ const DW_OP_DEREF: u8 = 0x06;
 /// How to unwind from `next` to what a signal interrupted, if that is what it returns to.
 pub(super) fn interrupted(text: &mut impl Instructions, next: u64) -> Option<Rules> {
     let bytes = text.fetch(next)?;
-    if !RETURNS.iter().any(|it| bytes.starts_with(it)) {
+    if text.word() != Word::Eight || !RETURNS.iter().any(|it| bytes.starts_with(it)) {
         return None;
     }
     let at = |[low, high]: [u8; 2]| Saved::AtExpression([DW_OP_BREG7, low, high].into());

@@ -5,19 +5,20 @@ use iced_x86::{
     Register,
 };
 
-use super::{Number, RSP_NUMBER};
+use super::{Number, RBX_NUMBER, RSP_NUMBER, Word};
 
 /// More places of one stack frame are not followed.
 const MOST_PLACES: usize = 256;
-/// Registers that a call leaves anything in: rax, rcx, rdx, rsi, rdi, r8 to r11.
-const LOST_IN_CALLS: [usize; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
+/// Registers that a call leaves anything in: rax, rcx, rdx, r8 to r11, rsi, rdi; in 32-bit code the first
+/// three.
+const LOST_IN_CALLS: [usize; 9] = [0, 1, 2, 8, 9, 10, 11, 6, 7];
 
 /// What a register holds, by what there was at the origin: where following the instructions began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     /// What a register held, and so much.
     Is(Number, i64),
-    /// Eight bytes of memory, so far from where a register pointed.
+    /// A word of memory, so far from where a register pointed.
     At(Number, i64),
     Zero,
     Unknown,
@@ -26,6 +27,7 @@ pub(super) enum Value {
 /// Registers, by the encoding's numbers, and the stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
+    word: Word,
     registers: [Value; 16],
     /// What was written to the stack, by distance from the stack pointer of the origin; sorted.
     written: Vec<(i64, Value)>,
@@ -35,8 +37,9 @@ pub(super) struct State {
 
 impl State {
     /// At the origin.
-    pub(super) fn origin() -> State {
+    pub(super) fn origin(word: Word) -> State {
         State {
+            word,
             registers: std::array::from_fn(|number| Value::Is(number as Number, 0)),
             written: Vec::new(),
             compared: None,
@@ -94,8 +97,16 @@ impl State {
         );
         if call {
             // The callee takes its return address away.
-            for number in LOST_IN_CALLS {
+            let lost = match self.word {
+                Word::Eight => &LOST_IN_CALLS[..],
+                Word::Four => &LOST_IN_CALLS[..3],
+            };
+            for &number in lost {
                 self.registers[number] = Value::Unknown;
+            }
+            // `__x86.get_pc_thunk.bx` is for that.
+            if self.word == Word::Four && self.saved(RBX_NUMBER).is_some() {
+                self.registers[usize::from(RBX_NUMBER)] = Value::Unknown;
             }
             return;
         }
@@ -115,7 +126,8 @@ impl State {
     /// Instructions that values are followed through. Tells whether this is one.
     fn moves(&mut self, instruction: &Instruction) -> bool {
         let sp = usize::from(RSP_NUMBER);
-        let first = || full(instruction.op_register(0));
+        let word = self.word;
+        let first = || word.full(instruction.op_register(0));
         let is_register = |operand| instruction.op_kind(operand) == OpKind::Register;
         match instruction.mnemonic() {
             Mnemonic::Push => {
@@ -127,7 +139,7 @@ impl State {
                 };
                 self.registers[sp] =
                     self.registers[sp].plus(i64::from(instruction.stack_pointer_increment()));
-                self.write(self.registers[sp], 8, value);
+                self.write(self.registers[sp], word.size(), value);
             }
             Mnemonic::Pop if is_register(0) => {
                 let value = self.read(self.registers[sp]);
@@ -138,21 +150,22 @@ impl State {
                     None => self.lose(instruction.op_register(0)),
                 }
             }
-            Mnemonic::Leave if instruction.code() == Code::Leaveq => {
-                self.registers[sp] = self.registers[5].plus(8);
+            Mnemonic::Leave if matches!(instruction.code(), Code::Leaveq | Code::Leaved) => {
+                self.registers[sp] = self.registers[5].plus(word.size());
                 self.registers[5] = self.read(self.registers[5]);
             }
             Mnemonic::Mov if is_register(0) => {
                 let Some(number) = first() else { return false };
                 self.registers[usize::from(number)] = match instruction.op_kind(1) {
-                    OpKind::Register => full(instruction.op_register(1))
+                    OpKind::Register => word
+                        .full(instruction.op_register(1))
                         .map_or(Value::Unknown, |from| self.register(from)),
                     OpKind::Memory => self.read(self.place(instruction)),
                     _ => Value::Unknown,
                 };
             }
             Mnemonic::Mov if instruction.op_kind(0) == OpKind::Memory && is_register(1) => {
-                let from = full(instruction.op_register(1));
+                let from = word.full(instruction.op_register(1));
                 let value = from.map_or(Value::Unknown, |number| self.register(number));
                 let size = instruction.memory_size().size() as i64;
                 self.write(self.place(instruction), size, value);
@@ -163,7 +176,7 @@ impl State {
             }
             Mnemonic::Add | Mnemonic::Sub if is_register(0) => {
                 let Some(number) = first() else { return false };
-                let Some(change) = constant(instruction) else {
+                let Some(change) = word.constant(instruction) else {
                     return false;
                 };
                 let change = match instruction.mnemonic() {
@@ -194,10 +207,10 @@ impl State {
     fn place(&self, instruction: &Instruction) -> Value {
         let plain = instruction.memory_index() == Register::None
             && instruction.segment_prefix() == Register::None;
-        match full(instruction.memory_base()).filter(|_| plain) {
+        match self.word.full(instruction.memory_base()).filter(|_| plain) {
             Some(base) => self
                 .register(base)
-                .plus(instruction.memory_displacement64() as i64),
+                .plus(self.word.signed(instruction.memory_displacement64())),
             None => Value::Unknown,
         }
     }
@@ -206,7 +219,7 @@ impl State {
         let registers = [0, 1].map(|operand| {
             let register = instruction.op_kind(operand) == OpKind::Register;
             register
-                .then(|| full(instruction.op_register(operand)))
+                .then(|| self.word.full(instruction.op_register(operand)))
                 .flatten()
         });
         self.compared = match registers {
@@ -233,13 +246,13 @@ impl State {
             if !writes(used.access()) || used.index() != Register::None {
                 continue;
             }
-            let base = full(used.base()).map(|base| self.register(base));
+            let base = self.word.full(used.base()).map(|base| self.register(base));
             let size = match used.memory_size() {
                 MemorySize::Unknown => 64,
                 size => size.size() as i64,
             };
             if let Some(Value::Is(RSP_NUMBER, base)) = base {
-                let place = base.wrapping_add(used.displacement() as i64);
+                let place = base.wrapping_add(self.word.signed(used.displacement()));
                 self.overwrite(place, size);
             }
         }
@@ -268,7 +281,8 @@ impl State {
         match place {
             Value::Is(RSP_NUMBER, place) => {
                 let overlaps = |(at, _): &&(i64, Value)| {
-                    *at != place && (-8..8).contains(&at.wrapping_sub(place))
+                    let size = self.word.size();
+                    *at != place && (-size..size).contains(&at.wrapping_sub(place))
                 };
                 match self.at(place) {
                     Some(value) => value,
@@ -292,8 +306,14 @@ impl State {
             return;
         }
         match self.find(place) {
-            Ok(at) => self.written[at].1 = if size == 8 { value } else { Value::Unknown },
-            Err(at) if size == 8 => self.written.insert(at, (place, value)),
+            Ok(at) => {
+                self.written[at].1 = if size == self.word.size() {
+                    value
+                } else {
+                    Value::Unknown
+                }
+            }
+            Err(at) if size == self.word.size() => self.written.insert(at, (place, value)),
             Err(at) => self.written.insert(at, (place, Value::Unknown)),
         }
     }
@@ -302,7 +322,7 @@ impl State {
     fn overwrite(&mut self, place: i64, size: i64) {
         let end = place.saturating_add(size);
         for (at, value) in &mut self.written {
-            if *at < end && place < at.saturating_add(8) {
+            if *at < end && place < at.saturating_add(self.word.size()) {
                 *value = Value::Unknown;
             }
         }
@@ -325,17 +345,36 @@ fn general(register: Register) -> Option<Number> {
         .then(|| register.full_register().number() as Number)
 }
 
-/// The number of one of eight bytes.
-fn full(register: Register) -> Option<Number> {
-    general(register).filter(|_| register.size() == 8)
-}
+impl Word {
+    pub(super) fn size(self) -> i64 {
+        match self {
+            Word::Eight => 8,
+            Word::Four => 4,
+        }
+    }
 
-/// The second operand, if it is a constant.
-fn constant(instruction: &Instruction) -> Option<i64> {
-    let kind = instruction.op_kind(1);
-    let is = matches!(
-        kind,
-        OpKind::Immediate8to64 | OpKind::Immediate32to64 | OpKind::Immediate64
-    );
-    is.then(|| instruction.immediate(1) as i64)
+    /// The number of a register that holds a word.
+    fn full(self, register: Register) -> Option<Number> {
+        general(register).filter(|_| register.size() as i64 == self.size())
+    }
+
+    fn signed(self, number: u64) -> i64 {
+        match self {
+            Word::Eight => number as i64,
+            Word::Four => i64::from(number as u32 as i32),
+        }
+    }
+
+    /// The second operand, if it is a constant.
+    fn constant(self, instruction: &Instruction) -> Option<i64> {
+        let is = matches!(
+            instruction.op_kind(1),
+            OpKind::Immediate8to64
+                | OpKind::Immediate32to64
+                | OpKind::Immediate64
+                | OpKind::Immediate8to32
+                | OpKind::Immediate32
+        );
+        is.then(|| self.signed(instruction.immediate(1)))
+    }
 }

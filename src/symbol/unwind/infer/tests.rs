@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use iced_x86::FlowControl;
 
@@ -125,34 +126,39 @@ fn agree(text: &mut Text, start: u64, at: u64, ours: &Rules, truth: &Rules) -> b
         && (ours.2.iter()).all(|(number, it)| *it == Saved::Nowhere || truth.2.contains_key(number))
 }
 
-fn show(name: &str, tally: &Tally) {
-    let Tally {
-        calls,
-        same,
-        silent,
-        asks,
-        wrong,
-    } = tally;
-    println!(
-        "{name}: {calls} calls, {same} same, {silent} silent, {asks} ask, {} wrong",
-        wrong.len()
-    );
-    for wrong in wrong.iter().take(25) {
-        println!("  {wrong}");
-    }
-}
-
+/// Every call of ours, by every compiler's habits. `MEMTRACE_CODE` names more files, with colons between.
 #[test]
 fn what_instructions_tell_is_what_unwind_information_says() {
-    let files = std::env::var("MEMTRACE_INFER_FILES").unwrap_or_default();
-    for file in files.split(':').filter(|it| !it.is_empty()) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/programs/shapes.c");
+    let mut files = Vec::new();
+    for level in ["-O0", "-O1", "-O2", "-O3", "-Os"] {
+        for more in ["-fomit-frame-pointer", "-fstack-clash-protection"] {
+            let program = folder.path().join(format!("shapes{level}{more}"));
+            let mut compiler = Command::new("gcc");
+            compiler.args([level, more, "-o"]).args([&program, &source]);
+            match compiler.status() {
+                Ok(status) if status.success() => files.push(program),
+                _ => println!("skipped: no gcc"),
+            }
+        }
+    }
+    let more = std::env::var("MEMTRACE_CODE").unwrap_or_default();
+    let more = more.split(':').filter(|it| !it.is_empty());
+    files.extend(more.map(PathBuf::from));
+    for file in files {
         for stripped in [false, true] {
-            let started = std::time::Instant::now();
-            let tally = tally(Path::new(file), stripped);
-            show(
-                &format!("{file} stripped={stripped} {:?}", started.elapsed()),
-                &tally,
-            );
+            let tally = tally(&file, stripped);
+            println!("{}, stripped: {stripped}: {tally:#?}", file.display());
+            assert!(tally.wrong.is_empty(), "{}: {tally:#?}", file.display());
+            if file.starts_with(folder.path()) {
+                assert!(20 < tally.calls, "{}: {tally:#?}", file.display());
+                assert!(
+                    stripped || tally.silent == 0,
+                    "{}: {tally:#?}",
+                    file.display()
+                );
+            }
         }
     }
 }

@@ -6,20 +6,20 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use iced_x86::FlowControl;
 use object::elf::{
-    FileHeader64, PF_X, PT_LOAD, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL, STT_FUNC,
-    STT_GNU_IFUNC, STT_NOTYPE, SectionHeader64, Sym64,
+    FileHeader32, FileHeader64, PF_X, PT_LOAD, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL,
+    STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
-use object::{LittleEndian, ReadCache};
+use object::{FileKind, LittleEndian, ReadCache};
 
 use crate::symbol::go::PclnTab;
 
 use super::super::cfi::{Cfa, Rules};
 use super::super::files::patiently;
-use super::flow::{Calls, Flow, goes_on};
-use super::{Inferred, Instructions, from_start, function, signal, to_return};
+use super::flow::{Calls, Flow};
+use super::{Inferred, Instructions, Word, from_start, function, signal, to_return};
 
 const PAGE: u64 = 16 << 10;
 /// Pages kept; then all are forgotten.
@@ -33,6 +33,7 @@ const LONGEST_CALL: u64 = 8;
 #[derive(Debug)]
 pub(in super::super) struct Text {
     file: Source,
+    word: Word,
     /// Code in the file, and its address.
     segments: Vec<(Range<u64>, u64)>,
     /// Functions, by address, once they were learned.
@@ -55,22 +56,32 @@ impl Text {
     /// The code of a file.
     pub(in super::super) fn of_file(file: File) -> Option<Text> {
         let cache = ReadCache::new(&file);
-        let header = FileHeader64::<LittleEndian>::parse(&cache).ok()?;
-        let endian = header.endian().ok()?;
-        let mut segments = Vec::new();
-        for program in header.program_headers(endian, &cache).ok()? {
-            let (start, size) = program.file_range(endian);
-            if program.p_type(endian) == PT_LOAD && program.p_flags(endian).contains(PF_X) {
-                segments.push((start..start.checked_add(size)?, program.p_vaddr(endian)));
-            }
-        }
+        let (word, segments) = match FileKind::parse(&cache).ok()? {
+            FileKind::Elf64 => (Word::Eight, segments::<FileHeader64<LittleEndian>>(&cache)?),
+            FileKind::Elf32 => (Word::Four, segments::<FileHeader32<LittleEndian>>(&cache)?),
+            _ => return None,
+        };
         drop(cache);
-        Some(Text::new(Source::File(Arc::new(file)), segments))
+        Some(Text::new(Source::File(Arc::new(file)), word, segments))
     }
 
-    fn new(file: Source, segments: Vec<(Range<u64>, u64)>) -> Text {
+    /// A piece of code, such as what the kernel maps.
+    pub(in super::super) fn of_bytes32(bytes: Vec<u8>) -> Text {
+        let segments = vec![(0..bytes.len() as u64, 0)];
+        Text::new(Source::Bytes(bytes), Word::Four, segments)
+    }
+
+    /// The file's own address of what is at an offset in it.
+    pub(in super::super) fn address(&self, offset: u64) -> Option<u64> {
+        let mut segments = self.segments.iter();
+        let (range, address) = segments.find(|(range, _)| range.contains(&offset))?;
+        Some(address.wrapping_add(offset - range.start))
+    }
+
+    fn new(file: Source, word: Word, segments: Vec<(Range<u64>, u64)>) -> Text {
         Text {
             file,
+            word,
             segments,
             functions: None,
             parts: Vec::new(),
@@ -98,41 +109,27 @@ impl Text {
         self.functions = Some(ordered(functions));
     }
 
-    fn add_symbols(
-        &mut self,
-        symbols: &[Sym64<LittleEndian>],
-        names: &[u8],
-        found: &mut Vec<Range<u64>>,
-    ) {
-        let endian = LittleEndian;
-        let name = |symbol: &Sym64<LittleEndian>| {
-            let name = names.get(symbol.st_name(endian) as usize..)?;
+    fn add_symbols(&mut self, symbols: &[Symbol], names: &[u8], found: &mut Vec<Range<u64>>) {
+        let name = |symbol: &Symbol| {
+            let name = names.get(symbol.name as usize..)?;
             name.split(|&byte| byte == 0).next()
         };
         let mut parts: HashMap<&[u8], Vec<Range<u64>>> = HashMap::new();
         for symbol in symbols {
-            let start = symbol.st_value(endian);
-            let kind = symbol.st_type();
-            if symbol.st_shndx(endian) == SHN_UNDEF
-                || !matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE)
-                || self.offset(start).is_none()
-            {
+            if self.offset(symbol.range.start).is_none() {
                 continue;
             }
-            let range = start..start.saturating_add(symbol.st_size(endian));
-            let local = kind == STT_FUNC && symbol.st_bind() == STB_LOCAL;
-            match local.then(|| whole(name(symbol)?)).flatten() {
-                Some(whole) => parts.entry(whole).or_default().push(range),
-                None => found.push(range),
+            match symbol.local.then(|| whole(name(symbol)?)).flatten() {
+                Some(whole) => parts.entry(whole).or_default().push(symbol.range.clone()),
+                None => found.push(symbol.range.clone()),
             }
         }
         if parts.is_empty() {
             return;
         }
-        let functions = symbols.iter().filter(|it| it.st_type() == STT_FUNC);
-        for function in functions {
+        for function in symbols {
             if let Some(parts) = name(function).and_then(|name| parts.get(name)) {
-                let start = function.st_value(endian);
+                let start = function.range.start;
                 let parts = parts.iter().map(|part| (part.clone(), start));
                 self.parts.extend(parts);
             }
@@ -157,28 +154,36 @@ impl Text {
         // What is behind a call that never returns may be another function.
         let behind_call = self.called(next).is_some();
         let starts = self.starts(address);
-        if !starts.is_empty() {
-            let mut starts = starts.into_iter();
-            if let Some(rules) = starts.find_map(|start| self.in_function(start, address)) {
+        for start in &starts {
+            if let Some(rules) = self.in_function(*start, address) {
                 return Some(Inferred::Rules(rules));
             }
-            let goes_on = !behind_call || goes_on(self, next);
-            let rules = goes_on.then(|| self.to_return(next))?;
-            return rules.map(Inferred::Rules);
         }
-        let rules = self.to_return(next)?;
-        Some(match behind_call {
-            false => Inferred::Rules(rules),
-            true => Inferred::IfCalled(rules),
-        })
+        let (rules, word) = (self.to_return(next)?, self.word);
+        match starts[..] {
+            _ if !behind_call => Some(Inferred::Rules(rules)),
+            [] => Some(Inferred::IfCalled(rules)),
+            // Only a table of jumps leads there: the stack is as deep as where it was used.
+            [start, ..] => {
+                let flow = self.function(start)?;
+                let depths = flow.open().filter_map(|state| from_start(state, word));
+                let agrees = depths.map(|it| it.cfa).any(|cfa| cfa == rules.cfa);
+                agrees.then_some(Inferred::Rules(rules))
+            }
+        }
     }
 
-    fn in_function(&mut self, start: u64, address: u64) -> Option<Rules> {
+    fn function(&mut self, start: u64) -> Option<&Flow> {
         if self.last.as_ref().is_none_or(|(last, _)| *last != start) {
             self.last = Some((start, function(self, start)));
         }
         let (_, flow) = self.last.as_ref()?;
-        from_start(flow.as_ref()?, address)
+        flow.as_ref()
+    }
+
+    fn in_function(&mut self, start: u64, address: u64) -> Option<Rules> {
+        let word = self.word;
+        from_start(self.function(start)?.at(address)?, word)
     }
 
     fn to_return(&mut self, next: u64) -> Option<Rules> {
@@ -197,8 +202,7 @@ impl Text {
         (2..=LONGEST_CALL).find_map(|length| {
             let start = return_address.checked_sub(length)?;
             let bytes = self.fetch(start)?;
-            let mut decoder = Decoder::with_ip(64, &bytes, start, DecoderOptions::NONE);
-            let instruction = decoder.decode();
+            let instruction = self.word.decode(&bytes, start);
             if instruction.is_invalid() || instruction.len() as u64 != length {
                 return None;
             }
@@ -266,24 +270,73 @@ impl Text {
     }
 }
 
-type Symbols = (Vec<Sym64<LittleEndian>>, Vec<u8>);
+/// What may be a function.
+#[derive(Debug)]
+struct Symbol {
+    /// Offset in the names.
+    name: u32,
+    range: Range<u64>,
+    /// A function that only its own file's code calls.
+    local: bool,
+}
+
+/// The code of a file and its address.
+fn segments<Header: FileHeader<Endian = LittleEndian>>(
+    data: &ReadCache<&File>,
+) -> Option<Vec<(Range<u64>, u64)>> {
+    let header = Header::parse(data).ok()?;
+    let endian = header.endian().ok()?;
+    let mut segments = Vec::new();
+    for program in header.program_headers(endian, data).ok()? {
+        let (start, size) = program.file_range(endian);
+        if program.p_type(endian) == PT_LOAD && program.p_flags(endian).contains(PF_X) {
+            let range = start..start.checked_add(size)?;
+            segments.push((range, program.p_vaddr(endian).into()));
+        }
+    }
+    Some(segments)
+}
 
 /// The symbol tables of a file, and the names they refer to.
-fn tables(file: &File) -> Vec<Symbols> {
-    let (cache, endian) = (ReadCache::new(file), LittleEndian);
-    let sections = FileHeader64::<LittleEndian>::parse(&cache)
-        .and_then(|header| header.sections(endian, &cache));
+fn tables(file: &File) -> Vec<(Vec<Symbol>, Vec<u8>)> {
+    let cache = ReadCache::new(file);
+    match FileKind::parse(&cache) {
+        Ok(FileKind::Elf64) => tables_in::<FileHeader64<LittleEndian>>(&cache),
+        Ok(FileKind::Elf32) => tables_in::<FileHeader32<LittleEndian>>(&cache),
+        _ => Vec::new(),
+    }
+}
+
+fn tables_in<Header: FileHeader<Endian = LittleEndian>>(
+    data: &ReadCache<&File>,
+) -> Vec<(Vec<Symbol>, Vec<u8>)> {
+    let endian = LittleEndian;
+    let sections = Header::parse(data).and_then(|header| header.sections(endian, data));
     let Ok(sections) = sections else {
         return Vec::new();
     };
     let tables = sections
         .iter()
         .filter(|it| matches!(it.sh_type(endian), SHT_SYMTAB | SHT_DYNSYM));
-    let read = |table: &SectionHeader64<LittleEndian>| {
-        let symbols = table.data_as_array(endian, &cache).ok()?;
+    let read = |table: &Header::SectionHeader| {
+        let symbols: &[Header::Sym] = table.data_as_array(endian, data).ok()?;
         let names = sections.section(table.link(endian)).ok()?;
-        let names = names.data(endian, &cache).ok()?;
-        Some((symbols.to_vec(), names.to_vec()))
+        let names = names.data(endian, data).ok()?;
+        let symbols = symbols.iter().filter_map(|symbol| {
+            let kind = symbol.st_type();
+            let code = matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE);
+            if !code || symbol.st_shndx(endian) == SHN_UNDEF {
+                return None;
+            }
+            let start: u64 = symbol.st_value(endian).into();
+            let size: u64 = symbol.st_size(endian).into();
+            Some(Symbol {
+                name: symbol.st_name(endian),
+                range: start..start.saturating_add(size),
+                local: kind == STT_FUNC && symbol.st_bind() == STB_LOCAL,
+            })
+        });
+        Some((symbols.collect(), names.to_vec()))
     };
     tables.filter_map(read).collect()
 }
@@ -333,6 +386,10 @@ impl Text {
 }
 
 impl Instructions for Text {
+    fn word(&self) -> Word {
+        self.word
+    }
+
     fn fetch(&mut self, address: u64) -> Option<Vec<u8>> {
         let (mut offset, rest) = self.offset(address)?;
         let wanted = rest.min(LONGEST as u64) as usize;
@@ -379,7 +436,7 @@ pub fn inferred_frame(
 ) -> Option<(usize, i64)> {
     let end = start.checked_add(code.len() as u64)?;
     let segments = vec![(0..code.len() as u64, start)];
-    let mut text = Text::new(Source::Bytes(code.to_vec()), segments);
+    let mut text = Text::new(Source::Bytes(code.to_vec()), Word::Eight, segments);
     text.functions = is_function.then(|| [start..end].into());
     match text.inferred(address, next)? {
         Inferred::Rules(Rules {
