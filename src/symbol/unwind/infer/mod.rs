@@ -10,6 +10,7 @@
 mod flow;
 mod signal;
 mod state;
+mod symbols;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -160,6 +161,16 @@ fn to_return(text: &mut impl Instructions, next: u64, calls: Calls) -> Option<Ru
     let first = ends.next()??;
     ends.all(|other| other.as_ref() == Some(&first))
         .then_some(first)
+}
+
+/// Whether a CFA is right behind the return address, where so much is known of a function.
+fn leads_to_caller(state: &State, cfa: &Cfa, word: Word) -> bool {
+    let Cfa::Register(number, offset) = cfa else {
+        return false;
+    };
+    let is = |&it: &Number| dwarf(it) == *number;
+    let base = (0..16).find(is).map(|number| state.register(number));
+    matches!(base, Some(Value::Is(RSP_NUMBER, base)) if base.checked_add(*offset) == Some(word.size()))
 }
 
 /// A register's number in unwind information.
