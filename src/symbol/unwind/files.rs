@@ -1,10 +1,11 @@
 //! Finds the files of code, while their processes live or thereafter.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -114,15 +115,41 @@ fn load(module: Module, pid: Tid, range: AddrRange) -> Loaded {
     patiently(work).unwrap_or(Loaded::Nothing)
 }
 
-/// Does what may never end, or takes too long; `None` if it does.
+type Job = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    /// A thread that reads files for this one.
+    static READER: RefCell<Option<Sender<Job>>> = const { RefCell::new(None) };
+}
+
+/// Does what may take too long, or for ever; `None` if it does.
 pub(super) fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (answer, answers) = mpsc::channel();
-    // Nobody waits for its end: a file may hang.
-    let thread = thread::Builder::new().name("code".into()).spawn(move || {
+    let job: Job = Box::new(move || {
         let _ = answer.send(work());
     });
-    thread.ok()?;
-    answers.recv_timeout(PATIENCE).ok()
+    READER.with_borrow_mut(|reader| {
+        let reader = match reader {
+            Some(reader) => reader,
+            None => reader.insert(new_reader()?),
+        };
+        reader.send(job).ok()
+    });
+    let done = answers.recv_timeout(PATIENCE).ok();
+    if done.is_none() {
+        // Nobody waits for its end.
+        READER.with_borrow_mut(Option::take);
+    }
+    done
+}
+
+fn new_reader() -> Option<Sender<Job>> {
+    let (jobs, work) = mpsc::channel::<Job>();
+    let thread = thread::Builder::new().name("code".into());
+    thread
+        .spawn(move || work.iter().for_each(|job| job()))
+        .ok()?;
+    Some(jobs)
 }
 
 fn from_memory(pid: Tid, range: AddrRange) -> Loaded {
