@@ -636,6 +636,27 @@ fn go_names_come_from_its_own_table_stripped_or_not() {
 // ── anything ────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
+fn code_at_the_end_of_the_address_space_is_named() {
+    if !has("gcc") {
+        return;
+    }
+    let built = Built::with("gcc", C, &["-O2", "-g"]);
+    let mut bytes = fs::read(&built.program).expect("it can be read");
+    let word = |bytes: &[u8], at: usize| {
+        u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
+    };
+    // e_phoff, and 56 bytes for each segment: type and flags, offset, address.
+    let (table, count) = (word(&bytes, 32) as usize, usize::from(bytes[56]));
+    let is_code = |at: &usize| bytes[*at] == 1 && bytes[*at + 4] & 1 != 0;
+    let code = (table..).step_by(56).take(count).find(is_code);
+    let code = code.expect("a segment of code");
+    let offset = word(&bytes, code + 8);
+    bytes[code + 16..code + 24].copy_from_slice(&(u64::MAX - 100).to_le_bytes());
+    let names = names_in(bytes, &[offset + 100, offset + 101, offset + 102]);
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
 fn a_file_that_was_damaged_anywhere_is_read_without_panic() {
     if !has("gcc") {
         return;

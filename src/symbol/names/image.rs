@@ -70,7 +70,7 @@ impl Image {
             Ok(lines) => lines.at(address),
             Err(_) => Vec::new(),
         };
-        named(address + 1, symbol, lines)
+        named(address, symbol, lines)
     }
 
     fn go(&self) -> &Option<GoTable> {
@@ -146,7 +146,8 @@ impl GoTable {
     }
 }
 
-/// The table of symbols names the function that is really there, DWARF those inlined into it.
+/// The table of symbols names the function that is really there, DWARF those inlined into it. The call
+/// is at `address`, and returns to what is behind it.
 fn named(address: u64, symbol: Option<Found>, lines: Vec<Line>) -> Vec<Named> {
     // A line of the source reaches over the padding behind a function, which is nobody's.
     if symbol.is_none() && lines.iter().all(|line| line.function.is_none()) {
@@ -169,7 +170,7 @@ fn named(address: u64, symbol: Option<Found>, lines: Vec<Line>) -> Vec<Named> {
             names.push(Named::default());
         }
         names[last].function = readable(&symbol.name).into_owned();
-        names[last].offset = address.saturating_sub(symbol.start);
+        names[last].offset = address.saturating_sub(symbol.start).saturating_add(1);
     }
     names
 }

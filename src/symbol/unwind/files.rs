@@ -85,18 +85,20 @@ impl Files {
         text.as_mut()
     }
 
-    /// The same; it knows where functions begin.
+    /// The same, and an address in the file: it knows where functions begin around an offset.
     pub(super) fn functions(
         &mut self,
         module: &Module,
         pid: Tid,
         range: AddrRange,
-    ) -> Option<&mut Text> {
+        offset: u64,
+    ) -> Option<(&mut Text, u64)> {
         self.text(module, pid, range)?;
-        let entry = self.entry(module)?;
+        let entry = self.known.get_mut(module)?;
         let text = entry.text.as_mut()?.as_mut()?;
-        text.learn(entry.code.as_ref().and_then(Code::go));
-        Some(text)
+        let address = text.address(offset)?;
+        text.learn(address, entry.code.as_ref().and_then(Code::go));
+        Some((text, address))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::abi::Prot;
 use crate::mm::{AddressSpace, Backing, FileId, Vma};
 use crate::symbol::go::Function;
 use crate::timeline::{Module, RawStack, StackEnd};
-use crate::units::{Addr, AddrRange, Tid};
+use crate::units::{Addr, Tid};
 
 use super::cfi::{Cfa, RBP, REGISTERS, RSP, Rules, Saved, evaluate};
 use super::files::Files;
@@ -196,10 +196,14 @@ impl<'a> Walk<'a> {
     /// Where nothing tells but the code itself.
     fn by_instructions(&mut self, at: Caller, number: usize) -> Result<Caller, StackEnd> {
         let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
-        let offset = self.mappings[number].offset(lookup);
-        let text = self.text(number, Files::functions);
-        let text = text.ok_or(StackEnd::Lost)?;
-        let address = text.address(offset).ok_or(StackEnd::Lost)?;
+        let mapping = &self.mappings[number];
+        let (module, range) = (mapping.module.as_ref(), mapping.vma.range);
+        let (text, address) = module
+            .and_then(|module| {
+                let offset = mapping.offset(lookup);
+                self.files.functions(module, self.pid, range, offset)
+            })
+            .ok_or(StackEnd::Lost)?;
         let next = address.wrapping_add(u64::from(!at.interrupted));
         let inferred = text.inferred(address, next).ok_or(StackEnd::Lost)?;
         let (Inferred::Rules(rules) | Inferred::IfCalled(rules)) = &inferred;
@@ -211,7 +215,7 @@ impl<'a> Walk<'a> {
         let from = self.mapping(caller.pc.wrapping_sub(1));
         let from = from.ok_or(StackEnd::Lost)?;
         let offset = self.mappings[from].offset(caller.pc.wrapping_sub(1));
-        let text = self.text(from, Files::text).ok_or(StackEnd::Lost)?;
+        let text = self.text(from).ok_or(StackEnd::Lost)?;
         let last = text.address(offset).ok_or(StackEnd::Lost)?;
         let returns_to = last.wrapping_add(1);
         let confirmed = match (&inferred, text.called(returns_to)) {
@@ -225,18 +229,10 @@ impl<'a> Walk<'a> {
         confirmed.then_some(caller).ok_or(StackEnd::Lost)
     }
 
-    fn text(
-        &mut self,
-        number: usize,
-        of: impl for<'f> Fn(&'f mut Files, &Module, Tid, AddrRange) -> Option<&'f mut Text>,
-    ) -> Option<&mut Text> {
+    fn text(&mut self, number: usize) -> Option<&mut Text> {
         let mapping = &self.mappings[number];
-        of(
-            self.files,
-            mapping.module.as_ref()?,
-            self.pid,
-            mapping.vma.range,
-        )
+        let (module, range) = (mapping.module.as_ref()?, mapping.vma.range);
+        self.files.text(module, self.pid, range)
     }
 
     /// A return address, if it is one.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 use object::elf::{
     FileHeader32, FileHeader64, PF_X, PT_LOAD, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL,
@@ -11,17 +12,20 @@ use object::elf::{
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{FileKind, LittleEndian, ReadCache};
 
+/// A longer name is none.
+const LONGEST_NAME: usize = 1024;
+
 /// What may be a function.
 #[derive(Debug)]
-pub(super) struct Symbol {
-    /// Offset in the names.
-    name: u32,
-    pub range: Range<u64>,
-    /// A function that only its own file's code calls.
+struct Symbol {
+    range: Range<u64>,
+    /// Where in the file its name is, if it is certainly a function.
+    name: Option<u64>,
+    /// Only its own file's code knows it.
     local: bool,
 }
 
-/// The functions of a file.
+/// The functions of a part of a file: large ones have hundreds of thousands.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
     pub whole: Vec<Range<u64>>,
@@ -30,34 +34,40 @@ pub(super) struct Functions {
 }
 
 impl Functions {
-    /// Takes the symbols of a table that are of code.
-    pub(super) fn add<'a>(
-        &mut self,
-        symbols: impl Iterator<Item = &'a Symbol> + Clone,
-        names: &[u8],
-    ) {
-        let name = |symbol: &Symbol| {
-            let name = names.get(symbol.name as usize..)?;
-            name.split(|&byte| byte == 0).next()
-        };
-        let mut parts: HashMap<&[u8], Vec<Range<u64>>> = HashMap::new();
-        for symbol in symbols.clone() {
-            match symbol.local.then(|| whole(name(symbol)?)).flatten() {
-                Some(whole) => parts.entry(whole).or_default().push(symbol.range.clone()),
-                None => self.whole.push(symbol.range.clone()),
+    /// Those that begin in `window`.
+    pub(super) fn of(file: &File, window: &Range<u64>) -> Functions {
+        let mut found = Functions::default();
+        let mut parts: HashMap<Vec<u8>, Vec<Range<u64>>> = HashMap::new();
+        for symbol in symbols(file, |start| window.contains(&start)) {
+            let name = symbol.name.filter(|_| symbol.local);
+            let name = name.and_then(|at| name_at(file, at));
+            match name.as_deref().and_then(whole) {
+                Some(whole) => {
+                    let ranges = parts.entry(whole.to_vec()).or_default();
+                    ranges.push(symbol.range);
+                }
+                None => found.whole.push(symbol.range),
             }
         }
-        if parts.is_empty() {
-            return;
-        }
-        for function in symbols {
-            if let Some(parts) = name(function).and_then(|name| parts.get(name)) {
+        if !parts.is_empty() {
+            for function in symbols(file, |_| true) {
+                let name = function.name.and_then(|at| name_at(file, at));
+                let parts = name.and_then(|name| parts.get(&name));
                 let start = function.range.start;
-                let parts = parts.iter().map(|part| (part.clone(), start));
-                self.parts.extend(parts);
+                let parts = parts.into_iter().flatten();
+                found.parts.extend(parts.map(|part| (part.clone(), start)));
             }
         }
+        found
     }
+}
+
+fn name_at(file: &File, at: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; LONGEST_NAME];
+    let count = file.read_at(&mut bytes, at).ok()?;
+    let end = bytes[..count].iter().position(|&byte| byte == 0)?;
+    bytes.truncate(end);
+    Some(bytes)
 }
 
 /// The code of a file and its address.
@@ -77,48 +87,51 @@ pub(super) fn segments<Header: FileHeader<Endian = LittleEndian>>(
     Some(segments)
 }
 
-/// The symbol tables of a file, and the names they refer to.
-pub(super) fn tables(file: &File) -> Vec<(Vec<Symbol>, Vec<u8>)> {
+/// The symbols of code that begin where it is wanted.
+fn symbols(file: &File, wanted: impl Fn(u64) -> bool) -> Vec<Symbol> {
     let cache = ReadCache::new(file);
     match FileKind::parse(&cache) {
-        Ok(FileKind::Elf64) => tables_in::<FileHeader64<LittleEndian>>(&cache),
-        Ok(FileKind::Elf32) => tables_in::<FileHeader32<LittleEndian>>(&cache),
+        Ok(FileKind::Elf64) => symbols_in::<FileHeader64<LittleEndian>>(&cache, wanted),
+        Ok(FileKind::Elf32) => symbols_in::<FileHeader32<LittleEndian>>(&cache, wanted),
         _ => Vec::new(),
     }
 }
 
-fn tables_in<Header: FileHeader<Endian = LittleEndian>>(
+fn symbols_in<Header: FileHeader<Endian = LittleEndian>>(
     data: &ReadCache<&File>,
-) -> Vec<(Vec<Symbol>, Vec<u8>)> {
+    wanted: impl Fn(u64) -> bool,
+) -> Vec<Symbol> {
     let endian = LittleEndian;
     let sections = Header::parse(data).and_then(|header| header.sections(endian, data));
     let Ok(sections) = sections else {
         return Vec::new();
     };
-    let tables = sections
-        .iter()
-        .filter(|it| matches!(it.sh_type(endian), SHT_SYMTAB | SHT_DYNSYM));
-    let read = |table: &Header::SectionHeader| {
-        let symbols: &[Header::Sym] = table.data_as_array(endian, data).ok()?;
-        let names = sections.section(table.link(endian)).ok()?;
-        let names = names.data(endian, data).ok()?;
-        let symbols = symbols.iter().filter_map(|symbol| {
+    let mut found = Vec::new();
+    for table in sections.iter() {
+        if !matches!(table.sh_type(endian), SHT_SYMTAB | SHT_DYNSYM) {
+            continue;
+        }
+        let symbols: &[Header::Sym] = table.data_as_array(endian, data).unwrap_or_default();
+        let names = sections.section(table.link(endian));
+        let names = names.ok().and_then(|names| names.file_range(endian));
+        for symbol in symbols {
+            let start: u64 = symbol.st_value(endian).into();
             let kind = symbol.st_type();
             let code = matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE);
-            if !code || symbol.st_shndx(endian) == SHN_UNDEF {
-                return None;
+            if !code || symbol.st_shndx(endian) == SHN_UNDEF || !wanted(start) {
+                continue;
             }
-            let start: u64 = symbol.st_value(endian).into();
             let size: u64 = symbol.st_size(endian).into();
-            Some(Symbol {
-                name: symbol.st_name(endian),
+            let name =
+                names.and_then(|(names, _)| names.checked_add(symbol.st_name(endian).into()));
+            found.push(Symbol {
                 range: start..start.saturating_add(size),
-                local: kind == STT_FUNC && symbol.st_bind() == STB_LOCAL,
-            })
-        });
-        Some((symbols.collect(), names.to_vec()))
-    };
-    tables.filter_map(read).collect()
+                name: name.filter(|_| kind == STT_FUNC),
+                local: symbol.st_bind() == STB_LOCAL,
+            });
+        }
+    }
+    found
 }
 
 /// By address, each to its end or, where nothing tells that, to the next.

@@ -10,6 +10,7 @@ use iced_x86::FlowControl;
 use super::super::cfi::{RBP, RBX, REGISTERS};
 use super::super::code::Code;
 use super::flow::decode;
+use super::symbols::{Functions, ordered};
 use super::*;
 
 /// How often what was inferred was what unwind information says.
@@ -40,14 +41,14 @@ fn tally(path: &Path, stripped: bool) -> Tally {
     let open = || File::open(path).expect("it is there");
     let mut code = Code::of_file(open()).expect("a file of code");
     let mut text = Text::of_file(open()).expect("a file of code");
-    text.learn(None);
-    let functions = text.functions();
-    if stripped {
-        text.strip();
-    }
+    let Functions { whole, .. } = Functions::of(&open(), &(0..u64::MAX));
+    let functions = ordered(whole);
     let mut tally = Tally::default();
     for function in functions {
         let mut address = function.start;
+        if !stripped {
+            text.learn(address, None);
+        }
         while address < function.end {
             let Some(instruction) = decode(&mut text, address) else {
                 break;

@@ -15,7 +15,7 @@ use crate::symbol::go::PclnTab;
 use super::super::cfi::{Cfa, Rules};
 use super::super::files::patiently;
 use super::flow::{Calls, Flow};
-use super::symbols::{Functions, Symbol, ordered, segments, tables};
+use super::symbols::{Functions, ordered, segments};
 use super::{
     Inferred, Instructions, Word, from_start, function, leads_to_caller, signal, to_return,
 };
@@ -23,6 +23,8 @@ use super::{
 const PAGE: u64 = 16 << 10;
 /// Pages kept; then all are forgotten.
 const MOST_PAGES: usize = 64;
+/// How far functions are known from an address that was asked about: no function is so long.
+const WINDOW: u64 = 512 << 10;
 /// No instruction is longer.
 const LONGEST: usize = 15;
 /// Nor any call.
@@ -35,8 +37,9 @@ pub(in super::super) struct Text {
     word: Word,
     /// Code in the file, and its address.
     segments: Vec<(Range<u64>, u64)>,
-    /// Functions, by address, once they were learned.
-    functions: Option<Vec<Range<u64>>>,
+    /// Functions that begin in the window that was learned last, by address.
+    functions: Vec<Range<u64>>,
+    window: Range<u64>,
     /// Parts of functions that are elsewhere, and where those begin.
     parts: Vec<(Range<u64>, u64)>,
     pages: HashMap<u64, Option<Vec<u8>>>,
@@ -82,7 +85,8 @@ impl Text {
             file,
             word,
             segments,
-            functions: None,
+            functions: Vec::new(),
+            window: 0..0,
             parts: Vec::new(),
             pages: HashMap::new(),
             known: HashMap::new(),
@@ -90,24 +94,28 @@ impl Text {
         }
     }
 
-    /// Learns where functions begin, once, from the file and from Go's table of it.
-    pub(in super::super) fn learn(&mut self, go: Option<PclnTab<'_>>) {
-        if self.functions.is_some() {
+    /// Learns where functions begin around an address, from the file and from Go's table of it.
+    pub(in super::super) fn learn(&mut self, address: u64, go: Option<PclnTab<'_>>) {
+        if self.window.contains(&address) {
             return;
         }
+        let window = address.saturating_sub(WINDOW)..address.saturating_add(WINDOW);
         let mut known = Functions::default();
         if let Source::File(file) = &self.file {
-            let file = Arc::clone(file);
-            for (symbols, names) in patiently(move || tables(&file)).unwrap_or_default() {
-                let code = |symbol: &Symbol| self.offset(symbol.range.start).is_some();
-                known.add(symbols.iter().filter(|symbol| code(symbol)), &names);
-            }
+            let (file, window) = (Arc::clone(file), window.clone());
+            known = patiently(move || Functions::of(&file, &window)).unwrap_or_default();
         }
         // Stripped files name none else.
         let go = go.iter().flat_map(PclnTab::functions);
-        known.whole.extend(go.map(|it| it.entry()..it.end()));
-        self.functions = Some(ordered(known.whole));
+        let go = go.map(|it| it.entry()..it.end());
+        known
+            .whole
+            .extend(go.filter(|it| window.contains(&it.start)));
+        known.whole.retain(|it| self.offset(it.start).is_some());
+        self.functions = ordered(known.whole);
         self.parts = known.parts;
+        self.window = window;
+        self.last = None;
     }
 
     /// How to unwind from an address by instructions: `address` is in the one that was last executed,
@@ -199,7 +207,7 @@ impl Text {
         if !starts.is_empty() {
             return starts;
         }
-        let functions = self.functions.as_deref().unwrap_or_default();
+        let functions = &self.functions;
         let behind = functions.partition_point(|it| it.start <= address);
         let function = functions[..behind].last();
         let function = function.filter(|it| it.contains(&address));
@@ -243,19 +251,6 @@ impl Text {
     }
 }
 
-#[cfg(test)]
-impl Text {
-    pub(super) fn functions(&self) -> Vec<Range<u64>> {
-        self.functions.clone().unwrap_or_default()
-    }
-
-    /// Forgets the names of its functions.
-    pub(super) fn strip(&mut self) {
-        self.functions = Some(Vec::new());
-        self.parts.clear();
-    }
-}
-
 impl Instructions for Text {
     fn word(&self) -> Word {
         self.word
@@ -279,20 +274,19 @@ impl Instructions for Text {
     }
 
     fn is_start(&self, address: u64) -> bool {
-        let functions = self.functions.as_deref().unwrap_or_default();
-        let found = functions.binary_search_by_key(&address, |it| it.start);
+        let found = self.functions.binary_search_by_key(&address, |it| it.start);
         found.is_ok()
     }
 
     fn is_end(&self, address: u64) -> bool {
-        let functions = self.functions.as_deref().unwrap_or_default();
+        let functions = &self.functions;
         let behind = functions.partition_point(|it| it.start < address);
         let last = functions[..behind].last();
         last.is_some_and(|function| function.end == address)
     }
 
     fn knows_starts(&self) -> bool {
-        self.functions.as_ref().is_some_and(|it| !it.is_empty())
+        !self.functions.is_empty()
     }
 }
 
@@ -308,7 +302,9 @@ pub fn inferred_frame(
     let end = start.checked_add(code.len() as u64)?;
     let segments = vec![(0..code.len() as u64, start)];
     let mut text = Text::new(Source::Bytes(code.to_vec()), Word::Eight, segments);
-    text.functions = is_function.then(|| [start..end].into());
+    if is_function {
+        text.functions = [start..end].into();
+    }
     match text.inferred(address, next)? {
         Inferred::Rules(Rules {
             cfa: Cfa::Register(number, offset),
