@@ -402,6 +402,43 @@ fn a_debug_file_beside_the_program_is_found_by_its_link() {
     }
 }
 
+/// A file that is gone when the test ends, however it ends.
+struct Placed(PathBuf);
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        // Only if nothing else is in it.
+        let _ = self.0.parent().map(fs::remove_dir);
+    }
+}
+
+#[test]
+fn a_debug_file_is_found_by_its_build_id_where_distributions_put_it() {
+    if !has("gcc") || !has("objcopy") {
+        return;
+    }
+    let built = Built::with("gcc", C, &["-O2", "-g", "-Wl,--build-id=sha1"]);
+    let functions = nm(built.path());
+    let traced = Traced::of(&built.program);
+    let id: String = traced
+        .build_id
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let folder = Path::new("/usr/lib/debug/.build-id").join(&id[..2]);
+    if fs::create_dir_all(&folder).is_err() {
+        return skipped(format_args!("{} cannot be made", folder.display()));
+    }
+    let placed = Placed(folder.join(format!("{}.debug", &id[2..])));
+    strip_into(built.path(), placed.0.to_str().expect("UTF-8"));
+    let traced = Traced::of(&built.program);
+    knows_all_of(&traced, &functions);
+    drop(placed);
+    let (start, _) = functions["local"];
+    assert!(traced.functions(start).is_empty());
+}
+
 #[test]
 fn a_debug_file_of_another_build_is_not_believed() {
     if !has("gcc") || !has("objcopy") {

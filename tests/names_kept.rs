@@ -157,37 +157,6 @@ fn names_from_another_mount_namespace_are_kept() {
     assert!(!Path::new("/mnt/calls_from").exists());
 }
 
-/// A separate debug file where distributions put it, as only the program's own namespace has it.
-#[test]
-fn a_debug_file_is_found_by_its_build_id_where_the_program_ran() {
-    let copy = copy_of(&need!(program(&["-O1", "-Wl,--build-id=sha1"])));
-    let tool = |words: &[&str]| {
-        let output = Command::new(words[0]).args(&words[1..]).output();
-        let output = output.ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let mounted = "mount -t tmpfs none /usr/lib/debug";
-    if !is_root() || tool(&["unshare", "--mount", "sh", "-c", mounted]).is_none() {
-        return skipped("nothing can be mounted at /usr/lib/debug");
-    }
-    let path = copy.program.to_str().expect("UTF-8");
-    let notes = tool(&["readelf", "-n", path]).expect("readelf");
-    let (_, id) = notes.split_once("Build ID: ").expect("a build-id");
-    let id = id.lines().next().expect("a line").trim();
-    let debug = format!("{path}.kept");
-    tool(&["objcopy", "--only-keep-debug", path, &debug]).expect("objcopy");
-    tool(&["strip", "--strip-all", path]).expect("strip");
-    let (first, rest) = id.split_at(2);
-    let folder = format!("/usr/lib/debug/.build-id/{first}");
-    let put = format!("mkdir -p {folder} && cp {debug} {folder}/{rest}.debug");
-    let run = format!("cp {path} /usr/lib/debug/calls_from && exec /usr/lib/debug/calls_from own");
-    let trace = |script: &str| record(&[], &["unshare", "--mount", "sh", "-c", script]);
-    let recorded = trace(&format!("{mounted} && {put} && {run}"));
-    assert_eq!(recorded.function().as_deref(), Some("reserve"));
-    let recorded = trace(&format!("{mounted} && {run}"));
-    assert_eq!(recorded.function(), None);
-}
-
 #[track_caller]
 fn check_compiled(words: &[&str]) {
     let recorded = record(&[], words);

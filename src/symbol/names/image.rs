@@ -59,7 +59,9 @@ impl Image {
     pub fn names(&self, offset: u64, left: &mut u64) -> Vec<Named> {
         // The call is before the address it returns to, which may be another function's, or line's.
         let call = offset.checked_sub(1);
-        let Some(address) = call.and_then(|call| self.elf.address_of(call)) else {
+        let address = call.and_then(|call| self.elf.address_of(call));
+        // There is nothing behind the last of all addresses.
+        let Some(address) = address.filter(|&address| address != u64::MAX) else {
             return Vec::new();
         };
         if let Some(names) = self.go().as_ref().and_then(|go| go.names(address)) {
@@ -70,7 +72,7 @@ impl Image {
             Ok(lines) => lines.at(address),
             Err(_) => Vec::new(),
         };
-        named(address, symbol, lines)
+        named(address + 1, symbol, lines)
     }
 
     fn go(&self) -> &Option<GoTable> {
@@ -146,8 +148,7 @@ impl GoTable {
     }
 }
 
-/// The table of symbols names the function that is really there, DWARF those inlined into it. The call
-/// is at `address`, and returns to what is behind it.
+/// The table of symbols names the function that is really there, DWARF those inlined into it.
 fn named(address: u64, symbol: Option<Found>, lines: Vec<Line>) -> Vec<Named> {
     // A line of the source reaches over the padding behind a function, which is nobody's.
     if symbol.is_none() && lines.iter().all(|line| line.function.is_none()) {
@@ -170,7 +171,7 @@ fn named(address: u64, symbol: Option<Found>, lines: Vec<Line>) -> Vec<Named> {
             names.push(Named::default());
         }
         names[last].function = readable(&symbol.name).into_owned();
-        names[last].offset = address.saturating_sub(symbol.start).saturating_add(1);
+        names[last].offset = address.saturating_sub(symbol.start);
     }
     names
 }

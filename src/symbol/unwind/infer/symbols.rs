@@ -1,6 +1,5 @@
 //! Where functions begin, by the symbols of a file.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -29,36 +28,33 @@ struct Symbol {
 #[derive(Debug, Default)]
 pub(super) struct Functions {
     pub whole: Vec<Range<u64>>,
-    /// Parts that are elsewhere, and where the functions begin that may be theirs.
-    pub parts: Vec<(Range<u64>, u64)>,
+    /// Parts of functions that are elsewhere, and the names of those.
+    pub parts: Vec<(Range<u64>, Vec<u8>)>,
 }
 
 impl Functions {
     /// Those that begin in `window`.
     pub(super) fn of(file: &File, window: &Range<u64>) -> Functions {
         let mut found = Functions::default();
-        let mut parts: HashMap<Vec<u8>, Vec<Range<u64>>> = HashMap::new();
         for symbol in symbols(file, |start| window.contains(&start)) {
             let name = symbol.name.filter(|_| symbol.local);
             let name = name.and_then(|at| name_at(file, at));
             match name.as_deref().and_then(whole) {
-                Some(whole) => {
-                    let ranges = parts.entry(whole.to_vec()).or_default();
-                    ranges.push(symbol.range);
-                }
+                Some(whole) => found.parts.push((symbol.range, whole.to_vec())),
                 None => found.whole.push(symbol.range),
             }
         }
-        if !parts.is_empty() {
-            for function in symbols(file, |_| true) {
-                let name = function.name.and_then(|at| name_at(file, at));
-                let parts = name.and_then(|name| parts.get(&name));
-                let start = function.range.start;
-                let parts = parts.into_iter().flatten();
-                found.parts.extend(parts.map(|part| (part.clone(), start)));
-            }
-        }
         found
+    }
+
+    /// Where functions of that name begin: several files may have one.
+    pub(super) fn named(file: &File, name: &[u8]) -> Vec<u64> {
+        let functions = symbols(file, |_| true).into_iter();
+        let is_it = |function: &Symbol| {
+            let found = function.name.and_then(|at| name_at(file, at));
+            found.is_some_and(|found| found == name)
+        };
+        functions.filter(is_it).map(|it| it.range.start).collect()
     }
 }
 

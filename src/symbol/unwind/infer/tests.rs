@@ -153,9 +153,10 @@ fn what_instructions_tell_is_what_unwind_information_says() {
             println!("{}, stripped: {stripped}: {tally:#?}", file.display());
             assert!(tally.wrong.is_empty(), "{}: {tally:#?}", file.display());
             if file.starts_with(folder.path()) {
-                assert!(20 < tally.calls, "{}: {tally:#?}", file.display());
+                assert!(10 < tally.calls, "{}: {tally:#?}", file.display());
+                // A call that never returns, behind a table of jumps.
                 assert!(
-                    stripped || tally.silent == 0,
+                    stripped || tally.silent <= 1,
                     "{}: {tally:#?}",
                     file.display()
                 );

@@ -40,8 +40,8 @@ pub(in super::super) struct Text {
     /// Functions that begin in the window that was learned last, by address.
     functions: Vec<Range<u64>>,
     window: Range<u64>,
-    /// Parts of functions that are elsewhere, and where those begin.
-    parts: Vec<(Range<u64>, u64)>,
+    /// Parts of functions that are elsewhere, and the names of those.
+    parts: Vec<(Range<u64>, Vec<u8>)>,
     pages: HashMap<u64, Option<Vec<u8>>>,
     known: HashMap<(u64, u64), Option<Inferred>>,
     /// The function that was followed last.
@@ -202,14 +202,13 @@ impl Text {
 
     /// Where the function begins that an address is in; names of parts may stand for several.
     fn starts(&self, address: u64) -> Vec<u64> {
-        let parts = self.parts.iter().filter(|(it, _)| it.contains(&address));
-        let starts: Vec<u64> = parts.map(|(_, start)| *start).collect();
-        if !starts.is_empty() {
-            return starts;
+        let part = self.parts.iter().find(|(it, _)| it.contains(&address));
+        if let (Some((_, name)), Source::File(file)) = (part, &self.file) {
+            let (file, name) = (Arc::clone(file), name.clone());
+            return patiently(move || Functions::named(&file, &name)).unwrap_or_default();
         }
-        let functions = &self.functions;
-        let behind = functions.partition_point(|it| it.start <= address);
-        let function = functions[..behind].last();
+        let behind = self.functions.partition_point(|it| it.start <= address);
+        let function = self.functions[..behind].last();
         let function = function.filter(|it| it.contains(&address));
         function.map(|it| it.start).into_iter().collect()
     }
