@@ -141,7 +141,7 @@ impl Text {
                 return Some(Inferred::Rules(rules));
             }
         }
-        let (rules, word) = (self.to_return(next)?, self.word);
+        let (rules, word) = (self.until_return(next)?, self.word);
         match starts[..] {
             _ if !behind_call => Some(Inferred::Rules(rules)),
             [] => Some(Inferred::IfCalled(rules)),
@@ -167,7 +167,7 @@ impl Text {
         from_start(self.function(start)?.at(address)?, word)
     }
 
-    fn to_return(&mut self, next: u64) -> Option<Rules> {
+    fn until_return(&mut self, next: u64) -> Option<Rules> {
         to_return(self, next, Calls::End).or_else(|| to_return(self, next, Calls::Return))
     }
 
@@ -302,7 +302,7 @@ pub fn inferred_frame(
     let segments = vec![(0..code.len() as u64, start)];
     let mut text = Text::new(Source::Bytes(code.to_vec()), Word::Eight, segments);
     if is_function {
-        text.functions = [start..end].into();
+        text.functions.push(start..end);
     }
     match text.inferred(address, next)? {
         Inferred::Rules(Rules {
