@@ -402,6 +402,43 @@ fn a_debug_file_beside_the_program_is_found_by_its_link() {
     }
 }
 
+/// A file that is gone when the test ends, however it ends.
+struct Placed(PathBuf);
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        // Only if nothing else is in it.
+        let _ = self.0.parent().map(fs::remove_dir);
+    }
+}
+
+#[test]
+fn a_debug_file_is_found_by_its_build_id_where_distributions_put_it() {
+    if !has("gcc") || !has("objcopy") {
+        return;
+    }
+    let built = Built::with("gcc", C, &["-O2", "-g", "-Wl,--build-id=sha1"]);
+    let functions = nm(built.path());
+    let traced = Traced::of(&built.program);
+    let id: String = traced
+        .build_id
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let folder = Path::new("/usr/lib/debug/.build-id").join(&id[..2]);
+    if fs::create_dir_all(&folder).is_err() {
+        return skipped(format_args!("{} cannot be made", folder.display()));
+    }
+    let placed = Placed(folder.join(format!("{}.debug", &id[2..])));
+    strip_into(built.path(), placed.0.to_str().expect("UTF-8"));
+    let traced = Traced::of(&built.program);
+    knows_all_of(&traced, &functions);
+    drop(placed);
+    let (start, _) = functions["local"];
+    assert!(traced.functions(start).is_empty());
+}
+
 #[test]
 fn a_debug_file_of_another_build_is_not_believed() {
     if !has("gcc") || !has("objcopy") {
@@ -454,6 +491,31 @@ fn packed_symbols_in_a_stripped_program_are_read() {
     assert_eq!(traced.functions(start), ["local"]);
     assert_eq!(traced.functions(start + size - 1), ["local"]);
     assert!(traced.functions(functions["global"].0).is_empty());
+}
+
+/// dwz(1) moves what several files have in common into one of its own: Fedora packs all debug files so.
+#[test]
+fn dwarf_that_was_moved_into_a_shared_file_is_read() {
+    if !has("gcc") || !has("dwz") {
+        return;
+    }
+    let built = Built::with("gcc", C, &["-O2", "-g", "-Wl,--build-id"]);
+    let functions = nm(built.path());
+    let twin = built.beside("twin");
+    let twin = twin.to_str().expect("UTF-8");
+    let other = format!("{C}\nint more(void) {{ return 1; }}\n");
+    let other = Built::with("gcc", &other, &["-O2", "-g", "-Wl,--build-id"]);
+    fs::copy(&other.program, twin).expect("it can be copied");
+    let shared = built.beside("shared");
+    let shared = shared.to_str().expect("UTF-8");
+    done("dwz", ["-m", shared, built.path(), twin]);
+    let sections = done("readelf", ["-SW", built.path()]);
+    assert!(sections.contains(".gnu_debugaltlink"), "{sections}");
+    knows_all_of(&Traced::of(&built.program), &functions);
+    // Without it, symbols still name the functions.
+    fs::remove_file(shared).expect("it was there");
+    let (start, _) = functions["local"];
+    assert_eq!(Traced::of(&built.program).functions(start), ["local"]);
 }
 
 // ── the right file ──────────────────────────────────────────────────────────────────────────────────────
@@ -609,6 +671,27 @@ fn go_names_come_from_its_own_table_stripped_or_not() {
 }
 
 // ── anything ────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn code_at_the_end_of_the_address_space_is_named() {
+    if !has("gcc") {
+        return;
+    }
+    let built = Built::with("gcc", C, &["-O2", "-g"]);
+    let mut bytes = fs::read(&built.program).expect("it can be read");
+    let word = |bytes: &[u8], at: usize| {
+        u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes"))
+    };
+    // e_phoff, and 56 bytes for each segment: type and flags, offset, address.
+    let (table, count) = (word(&bytes, 32) as usize, usize::from(bytes[56]));
+    let is_code = |at: &usize| bytes[*at] == 1 && bytes[*at + 4] & 1 != 0;
+    let code = (table..).step_by(56).take(count).find(is_code);
+    let code = code.expect("a segment of code");
+    let offset = word(&bytes, code + 8);
+    bytes[code + 16..code + 24].copy_from_slice(&(u64::MAX - 100).to_le_bytes());
+    let names = names_in(bytes, &[offset + 100, offset + 101, offset + 102]);
+    assert_eq!(names.len(), 3, "{names:?}");
+}
 
 #[test]
 fn a_file_that_was_damaged_anywhere_is_read_without_panic() {

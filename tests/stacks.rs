@@ -9,8 +9,9 @@ use std::fs;
 use std::path::Path;
 
 use memtrace::symbol::go::{PclnTab, locate};
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
-use object::{LittleEndian, Object, ObjectSymbol};
+use object::elf::{FileHeader32, FileHeader64};
+use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
+use object::{FileKind, LittleEndian, Object, ObjectSymbol};
 use serde_json::Value;
 use support::{memtrace, run, tracee};
 use support_real::need;
@@ -43,16 +44,22 @@ impl Names {
         let Ok(bytes) = fs::read(path) else {
             return Names::default();
         };
-        let Ok(file) = ElfFile64::<LittleEndian>::parse(&bytes[..]) else {
-            return Names::default();
-        };
+        match FileKind::parse(&bytes[..]) {
+            Ok(FileKind::Elf64) => Names::of_elf::<FileHeader64<LittleEndian>>(&bytes),
+            Ok(FileKind::Elf32) => Names::of_elf::<FileHeader32<LittleEndian>>(&bytes),
+            _ => Names::default(),
+        }
+    }
+
+    fn of_elf<Header: FileHeader<Endian = LittleEndian>>(bytes: &[u8]) -> Names {
+        let file = ElfFile::<Header>::parse(bytes).expect("an ELF file");
         let mut by_address: Vec<(u64, String)> = file
             .symbols()
             .chain(file.dynamic_symbols())
             .filter(|symbol| symbol.is_definition() && 0 < symbol.size())
             .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?.to_owned())))
             .collect();
-        if let Some(found) = locate(&bytes[..]) {
+        if let Some(found) = locate(bytes) {
             let range = found.table.start as usize..found.table.end as usize;
             let table = PclnTab::new(&bytes[range], found.text, &[]).expect("a table");
             let functions = table.functions();
@@ -62,11 +69,11 @@ impl Names {
         }
         let header = file.elf_header();
         let segments = header
-            .program_headers(LittleEndian, &bytes[..])
+            .program_headers(LittleEndian, bytes)
             .expect("segments");
         let offset = |address: u64| {
             segments.iter().find_map(|segment| {
-                let from = address.checked_sub(segment.p_vaddr(LittleEndian))?;
+                let from = address.checked_sub(segment.p_vaddr(LittleEndian).into())?;
                 let (start, size) = segment.file_range(LittleEndian);
                 (from < size).then_some(start + from)
             })
@@ -89,6 +96,12 @@ impl Names {
 /// The memory calls of a program, as `-k` records them.
 #[track_caller]
 fn calls<S: AsRef<OsStr>>(program: &[S]) -> Vec<Call> {
+    calls_named(program, None)
+}
+
+/// The same, where `names` has the names that were stripped from the program.
+#[track_caller]
+fn calls_named<S: AsRef<OsStr>>(program: &[S], names_in: Option<&Path>) -> Vec<Call> {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("trace");
     let file = trace.to_str().expect("a name");
@@ -111,7 +124,14 @@ fn calls<S: AsRef<OsStr>>(program: &[S]) -> Vec<Call> {
                         return "(no module)".to_owned();
                     };
                     let path = &modules[module as usize];
-                    let names = names.entry(path.clone()).or_insert_with(|| Names::of(path));
+                    if path == "[vdso]" {
+                        return path.clone();
+                    }
+                    let names = names.entry(path.clone()).or_insert_with(|| {
+                        let stripped = Path::new(path) == Path::new(program[0].as_ref());
+                        let named = names_in.filter(|_| stripped).and_then(Path::to_str);
+                        Names::of(named.unwrap_or(path))
+                    });
                     let offset = frame["offset"].as_str().expect("an offset");
                     names.at(u64::from_str_radix(&offset[2..], 16).expect("a number"))
                 });
@@ -222,6 +242,161 @@ fn callers_in_rust() {
     assert!(50 <= unmaps.count(), "{calls:#?}");
 }
 
+// ── C that nothing tells of ─────────────────────────────────────────────────────────────────────────────
+
+const NOTHING_TOLD: [&str; 2] = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"];
+
+/// Who calls whom in `shapes.c`, innermost first.
+const SHAPES: [&str; 11] = [
+    "mapped",
+    "plain",
+    "variadic",
+    "shrink_wrapped",
+    "switched",
+    "large",
+    "variable",
+    "aligned",
+    "many_arguments",
+    "outermost",
+    "main",
+];
+/// The same, where a signal interrupted it.
+const HANDLED: [&str; 3] = ["mapped", "plain", "handler"];
+
+/// Whether a stack leads through these, one right after the other, some steps from its beginning. What a
+/// compiler makes of a function has its name and more.
+fn leads_through(call: &Call, wanted: &[&str]) -> bool {
+    let is = |name: &String, wanted: &&str| name.split('.').next() == Some(wanted);
+    let places = call.functions.windows(wanted.len());
+    places
+        .into_iter()
+        .any(|at| at.iter().zip(wanted).all(|(name, wanted)| is(name, wanted)))
+}
+
+/// `shapes.c`, compiled without unwind information.
+#[track_caller]
+fn shapes_are_told(compiler: &str, level: &str, flags: &[&str]) {
+    let flags = [&[level], &NOTHING_TOLD[..], flags].concat();
+    let name = format!("shapes-{compiler}{}", flags.concat());
+    let calls = calls(&[need!(compiled(compiler, "shapes.c", &name, &flags))]);
+    all_reach_the_root(&calls);
+    let ours = calls.iter().filter(|it| it.length == Some(77 << 12));
+    let ours: Vec<&Call> = ours.collect();
+    assert_eq!(ours.len(), 2, "{calls:#?}");
+    assert!(leads_through(ours[0], &SHAPES), "{:#?}", ours[0]);
+    assert!(leads_through(ours[1], &HANDLED), "{:#?}", ours[1]);
+    assert!(
+        ours[1].functions.iter().any(|it| it == "main"),
+        "{:#?}",
+        ours[1]
+    );
+}
+
+macro_rules! shapes {
+    ($($name:ident: $level:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            shapes_are_told("gcc", $level, &[]);
+            shapes_are_told("gcc", $level, &["-fstack-clash-protection", "-fstack-protector-strong"]);
+            shapes_are_told("musl-gcc", $level, &["-static"]);
+        }
+    )*};
+}
+
+shapes! {
+    frames_of_every_shape_without_optimization: "-O0";
+    frames_of_every_shape_slightly_optimized: "-O1";
+    frames_of_every_shape_optimized: "-O2";
+    frames_of_every_shape_optimized_more: "-O3";
+    frames_of_every_shape_optimized_for_size: "-Os";
+}
+
+#[test]
+fn callers_in_static_musl() {
+    let flags = ["-O2", "-static", "-pthread"];
+    callers_are_told(&need!(compiled(
+        "musl-gcc",
+        "callers.c",
+        "callers-musl",
+        &flags
+    )));
+}
+
+#[test]
+fn callers_in_static_musl_without_a_name() {
+    let flags = ["-O2", "-static", "-pthread"];
+    let named = need!(compiled(
+        "musl-gcc",
+        "callers.c",
+        "callers-musl-named",
+        &flags
+    ));
+    let flags = ["-O2", "-static", "-pthread", "-s"];
+    let program = need!(compiled(
+        "musl-gcc",
+        "callers.c",
+        "callers-musl-stripped",
+        &flags
+    ));
+    let calls = calls_named(&[program], Some(&named));
+    let ours = calls.iter().filter(|it| it.length == Some(77 << 12));
+    let ours: Vec<&Call> = ours.collect();
+    assert_eq!(ours.len(), 21, "{calls:#?}");
+    for (number, call) in ours.iter().enumerate() {
+        let outer = if number < 20 { "main" } else { "thread" };
+        assert_eq!(
+            call.functions[1..4],
+            ["innermost", "between", outer],
+            "{call:#?}"
+        );
+    }
+    // Nobody knows that what called main has no caller: not said to be complete, and not made up.
+    for call in &calls {
+        let known = ["main", "thread"].iter().any(|it| call.goes_through(it));
+        assert!(known || call.end == "root", "{call:#?}");
+    }
+}
+
+/// In the handler, in the vdso and in what called that.
+#[test]
+fn callers_through_the_vdso() {
+    let calls = calls(&[need!(compiled("gcc", "vdso.c", "vdso", &["-O2"]))]);
+    all_reach_the_root(&calls);
+    let ours = calls.iter().filter(|it| it.length == Some(77 << 12));
+    let ours: Vec<&Call> = ours.collect();
+    assert!(20 <= ours.len(), "{calls:#?}");
+    let known = ["handler", "main"].map(|name| ours.iter().filter(|it| it.goes_through(name)));
+    assert!(
+        known
+            .map(Iterator::count)
+            .iter()
+            .all(|count| *count == ours.len()),
+        "{ours:#?}"
+    );
+    // It is there that the program spends most of its time.
+    assert!(ours.iter().any(|it| it.goes_through("[vdso]")), "{ours:#?}");
+}
+
+/// 32-bit code is unwound by its instructions alone, which may not be enough. What is told is right.
+#[test]
+fn callers_in_32_bit_code() {
+    for level in ["-O0", "-O2"] {
+        let flags = ["-m32", level, "-pthread"];
+        let name = format!("callers-32{level}");
+        let calls = calls(&[need!(compiled("gcc", "callers.c", &name, &flags))]);
+        let ours = calls.iter().filter(|it| it.length == Some(77 << 12));
+        let ours: Vec<&Call> = ours.collect();
+        assert_eq!(ours.len(), 21, "{calls:#?}");
+        for (number, call) in ours.iter().enumerate() {
+            let chain = ["innermost", "between", ["main", "thread"][number / 20]];
+            let known = call.functions.iter().skip_while(|it| *it != "innermost");
+            let known: Vec<&str> = known.map(String::as_str).collect();
+            let shorter = call.end == "lost" && chain.starts_with(&known);
+            assert!(shorter || leads_through(call, &chain), "{call:#?}");
+        }
+    }
+}
+
 // ── Go ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Without C: where Go's own linker links C, it drops what C is unwound by.
@@ -293,6 +468,47 @@ fn c_under_go_is_unwound(version: &str) {
             }
         }
     }
+}
+
+/// Go's own linker drops what C is unwound by.
+#[track_caller]
+fn c_that_go_linked_is_unwound(version: &str, kind: &str, flags: &[&str]) {
+    let server = need!(go_program(
+        version,
+        "goserver",
+        kind,
+        flags,
+        &[("CGO_ENABLED", "1")]
+    ));
+    let calls = calls(&[server.as_os_str(), "-once".as_ref()]);
+    all_reach_the_root(&calls);
+    let thread = |call: &&Call| call.goes_through("_cgo_sys_thread_start");
+    let threads: Vec<&Call> = calls.iter().filter(thread).collect();
+    assert!(
+        !threads.is_empty(),
+        "no thread was started through C: {calls:#?}"
+    );
+    for call in threads {
+        assert!(call.goes_through("runtime.newm"), "{call:#?}");
+    }
+}
+
+#[test]
+fn callers_in_c_that_go_1_21_linked() {
+    let flags = ["-ldflags=-linkmode=internal"];
+    c_that_go_linked_is_unwound("1.21.13", "-internal", &flags);
+}
+
+#[test]
+fn callers_in_c_that_go_1_25_linked() {
+    let flags = ["-ldflags=-linkmode=internal"];
+    c_that_go_linked_is_unwound("1.25.5", "-internal", &flags);
+}
+
+#[test]
+fn callers_in_c_that_go_1_25_linked_and_stripped() {
+    let flags = ["-ldflags=-linkmode=internal -s -w"];
+    c_that_go_linked_is_unwound("1.25.5", "-internal-stripped", &flags);
 }
 
 #[test]

@@ -14,8 +14,9 @@ const WORD: usize = 8;
 const USER32_CS: u64 = 0x23;
 
 /// Who calls: registers and a copy of the stack of a stopped task. A goroutine's own stack, too,
-/// where the Go runtime makes the call for it on a stack of the thread.
-pub(super) fn capture(tid: Tid) -> Stack {
+/// where the Go runtime makes the call for it on a stack of the thread. `room` is what is read into: it
+/// is kept, because the kernel clears each fresh page, and most stacks are short.
+pub(super) fn capture(tid: Tid, room: &mut Vec<u8>) -> Stack {
     let Ok(regs) = memory::regs(tid) else {
         return Stack::Absent;
     };
@@ -30,12 +31,11 @@ pub(super) fn capture(tid: Tid) -> Stack {
     // Go keeps `g` right below the thread pointer; other programs keep anything there.
     let beside = Addr(regs.fs_base.wrapping_sub(WORD as u64));
     let wanted = regs.fs_base != 0 && !compat;
-    let (bytes, g) = match wanted.then(|| copy_beside(tid, Addr(regs.rsp), beside)) {
-        Some(Some((bytes, g))) => (bytes, Some(g)),
-        _ => (
-            memory::read(tid, Addr(regs.rsp), MOST).unwrap_or_default(),
-            None,
-        ),
+    room.resize(MOST, 0);
+    let beside = wanted.then_some(beside);
+    let (bytes, g) = match beside.and_then(|it| copy_beside(tid, Addr(regs.rsp), it, room)) {
+        Some((bytes, g)) => (bytes, Some(g)),
+        None => (copy(tid, Addr(regs.rsp), room), None),
     };
     let mut copies = vec![Copied {
         start: Addr(regs.rsp),
@@ -47,7 +47,7 @@ pub(super) fn capture(tid: Tid) -> Stack {
         let size = usize::try_from(top - left.sp).map_or(MOST, |size| size.min(MOST));
         copies.push(Copied {
             start: Addr(left.sp),
-            bytes: memory::read(tid, Addr(left.sp), size).unwrap_or_default(),
+            bytes: copy(tid, Addr(left.sp), &mut room[..size]),
             cut: size == MOST,
         });
         left
@@ -60,14 +60,21 @@ pub(super) fn capture(tid: Tid) -> Stack {
     }))
 }
 
+/// A copy of what is at `start`, as much of it as there is and `room` holds.
+fn copy(tid: Tid, start: Addr, room: &mut [u8]) -> Vec<u8> {
+    let places = [(start, room.len())];
+    let count = memory::read_into(tid, &mut [IoSliceMut::new(room)], &places);
+    room[..count.unwrap_or(0)].to_vec()
+}
+
 /// A copy of the stack at `sp`, and the word at `beside`: in one request.
-fn copy_beside(tid: Tid, sp: Addr, beside: Addr) -> Option<(Vec<u8>, u64)> {
-    let (mut word, mut bytes) = ([0; WORD], vec![0; MOST]);
-    let local = &mut [IoSliceMut::new(&mut word), IoSliceMut::new(&mut bytes)];
-    let places = [(beside, WORD), (sp, MOST)];
+fn copy_beside(tid: Tid, sp: Addr, beside: Addr, room: &mut [u8]) -> Option<(Vec<u8>, u64)> {
+    let mut word = [0; WORD];
+    let places = [(beside, WORD), (sp, room.len())];
+    let local = &mut [IoSliceMut::new(&mut word), IoSliceMut::new(room)];
     let count = memory::read_into(tid, local, &places).ok()?;
-    bytes.truncate(count.checked_sub(WORD)?);
-    Some((bytes, u64::from_le_bytes(word)))
+    let bytes = room.get(..count.checked_sub(WORD)?)?;
+    Some((bytes.to_vec(), u64::from_le_bytes(word)))
 }
 
 /// Words of `runtime.g` (runtime2.go; the same since Go 1.2), as far as they are needed.

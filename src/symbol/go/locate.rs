@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use object::elf::{ET_DYN, FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD, R_X86_64_RELATIVE};
+use object::elf::{ET_DYN, FileHeader64, PF_W, PF_X, PT_GNU_EH_FRAME, PT_LOAD, R_X86_64_RELATIVE};
 use object::read::elf::{FileHeader, ProgramHeader, Rela as _, SectionHeader};
 use object::{LittleEndian, ReadRef};
 
@@ -56,6 +56,7 @@ struct Segment {
     address: u64,
     file: Range<u64>,
     code: bool,
+    writable: bool,
 }
 
 struct File<'d, R> {
@@ -82,6 +83,7 @@ impl<'d, R: ReadRef<'d>> File<'d, R> {
                     address: program.p_vaddr(endian),
                     file: start..end,
                     code: program.p_flags(endian).contains(PF_X),
+                    writable: program.p_flags(endian).contains(PF_W),
                 });
             }
         }
@@ -240,23 +242,29 @@ impl<'d, R: ReadRef<'d>> File<'d, R> {
         if self.header.e_type(LittleEndian) == ET_DYN && self.relocated.is_empty() {
             self.relocated = self.relocations();
         }
-        let relocated = self.relocated.iter();
-        let mut places: Vec<u64> = relocated
-            .filter(|(_, value)| *value == address)
-            .map(|(place, _)| *place)
-            .collect();
+        let is_it = |place: &u64| {
+            self.is_module_data(*place, address, table)
+                .is_some_and(|is| is)
+        };
+        let relocated = self.relocated.iter().filter(|(_, it)| *it == address);
+        if let Some((module, _)) = relocated.clone().find(|(place, _)| is_it(place)) {
+            return Some(*module);
+        }
+        // The runtime writes to it: it is not in the larger part of the data.
+        let data = |writable| {
+            let segments = self.segments.iter();
+            segments.filter(move |it| !it.code && it.writable == writable)
+        };
         let wanted = address.to_le_bytes();
-        for segment in self.segments.iter().filter(|segment| !segment.code) {
+        data(true).chain(data(false)).find_map(|segment| {
             let range = &segment.file;
             let size = range.end - range.start;
             let bytes = self.data.read_bytes_at(range.start, size).ok()?;
             let words = bytes.chunks_exact(8).enumerate();
             let found = words.filter(|(_, word)| **word == wanted);
-            places.extend(found.map(|(number, _)| segment.address.wrapping_add(8 * number as u64)));
-        }
-        places.into_iter().find(|&module| {
-            self.is_module_data(module, address, table)
-                .is_some_and(|is| is)
+            found
+                .map(|(number, _)| segment.address.wrapping_add(8 * number as u64))
+                .find(|place| is_it(place))
         })
     }
 

@@ -59,7 +59,9 @@ impl Image {
     pub fn names(&self, offset: u64, left: &mut u64) -> Vec<Named> {
         // The call is before the address it returns to, which may be another function's, or line's.
         let call = offset.checked_sub(1);
-        let Some(address) = call.and_then(|call| self.elf.address_of(call)) else {
+        let address = call.and_then(|call| self.elf.address_of(call));
+        // There is nothing behind the last of all addresses.
+        let Some(address) = address.filter(|&address| address != u64::MAX) else {
             return Vec::new();
         };
         if let Some(names) = self.go().as_ref().and_then(|go| go.names(address)) {

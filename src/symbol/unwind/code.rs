@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use object::elf::{FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD};
@@ -31,16 +32,30 @@ pub(super) struct Code {
 impl Code {
     /// Reads a file.
     pub(super) fn of_file(file: File) -> Option<Code> {
-        let cache = ReadCache::new(file);
-        Code::read(&cache)
+        let length = file.metadata().ok()?.len();
+        // Large parts are read once, past the cache.
+        let part = |range: &Range<u64>| {
+            let size = range.end.checked_sub(range.start)?;
+            let mut bytes = vec![0; usize::try_from(size).ok().filter(|_| range.end <= length)?];
+            file.read_exact_at(&mut bytes, range.start).ok()?;
+            Some(bytes)
+        };
+        Code::read(&ReadCache::new(&file), part)
     }
 
     /// Reads an image.
     pub(super) fn of_bytes(bytes: &[u8]) -> Option<Code> {
-        Code::read(bytes)
+        let part = |range: &Range<u64>| {
+            let (start, end) = (range.start as usize, range.end as usize);
+            Some(bytes.get(start..end)?.to_vec())
+        };
+        Code::read(bytes, part)
     }
 
-    fn read<'d, R: ReadRef<'d>>(data: R) -> Option<Code> {
+    fn read<'d, R: ReadRef<'d>>(
+        data: R,
+        part: impl Fn(&Range<u64>) -> Option<Vec<u8>>,
+    ) -> Option<Code> {
         let header = FileHeader64::<LittleEndian>::parse(data).ok()?;
         let endian = header.endian().ok()?;
         let mut segments = Vec::new();
@@ -61,10 +76,6 @@ impl Code {
                 _ => {}
             }
         }
-        let part = |range: &Range<u64>| {
-            let size = range.end.checked_sub(range.start)?;
-            Some(data.read_bytes_at(range.start, size).ok()?.to_vec())
-        };
         let (mut eh_frame, mut debug_frame, mut text) = (None, Vec::new(), 0);
         let sections = header.sections(endian, data).ok();
         let sections = sections.unwrap_or_default();

@@ -1,9 +1,11 @@
 //! Finds the files of code, while their processes live or thereafter.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use crate::timeline::Module;
 use crate::units::{AddrRange, Tid};
 
 use super::code::Code;
+use super::infer::Text;
 
 /// How long a file may keep us waiting: a tracee may be what serves it, and must not wait for us for
 /// ever. Long, because a busy machine is slow and a file given up is not read again.
@@ -30,6 +33,8 @@ pub(super) struct Files {
 struct Entry {
     code: Option<Code>,
     failures: u8,
+    /// `Some(None)`: it was looked for.
+    text: Option<Option<Text>>,
 }
 
 impl Files {
@@ -40,10 +45,7 @@ impl Files {
         pid: Tid,
         range: AddrRange,
     ) -> Option<&mut Code> {
-        if !self.known.contains_key(module) {
-            self.known.insert(module.clone(), Entry::default());
-        }
-        let entry = self.known.get_mut(module)?;
+        let entry = self.entry(module)?;
         if entry.code.is_none() && entry.failures < TRIES {
             match load(module.clone(), pid, range) {
                 Loaded::Code(code) => entry.code = Some(*code),
@@ -52,6 +54,51 @@ impl Files {
             }
         }
         entry.code.as_mut()
+    }
+
+    fn entry(&mut self, module: &Module) -> Option<&mut Entry> {
+        if module.file.inode == 0 && &*module.path != "[vdso]" {
+            return None;
+        }
+        if !self.known.contains_key(module) {
+            self.known.insert(module.clone(), Entry::default());
+        }
+        self.known.get_mut(module)
+    }
+
+    /// The instructions of `module`.
+    pub(super) fn text(
+        &mut self,
+        module: &Module,
+        pid: Tid,
+        range: AddrRange,
+    ) -> Option<&mut Text> {
+        let entry = self.entry(module)?;
+        let text = entry.text.get_or_insert_with(|| {
+            let module = module.clone();
+            patiently(move || match module.file.inode {
+                // What 32-bit code enters the kernel by. Otherwise unwind information tells.
+                0 => Some(Text::of_bytes32(copied(pid, range).ok()?)),
+                _ => Text::of_file(opened(&module, pid, range)?),
+            })?
+        });
+        text.as_mut()
+    }
+
+    /// The same, and an address in the file: it knows where functions begin around an offset.
+    pub(super) fn functions(
+        &mut self,
+        module: &Module,
+        pid: Tid,
+        range: AddrRange,
+        offset: u64,
+    ) -> Option<(&mut Text, u64)> {
+        self.text(module, pid, range)?;
+        let entry = self.known.get_mut(module)?;
+        let text = entry.text.as_mut()?.as_mut()?;
+        let address = text.address(offset)?;
+        text.learn(address, entry.code.as_ref().and_then(Code::go));
+        Some((text, address))
     }
 }
 
@@ -63,37 +110,74 @@ enum Loaded {
 }
 
 fn load(module: Module, pid: Tid, range: AddrRange) -> Loaded {
-    if module.file.inode == 0 && &*module.path != "[vdso]" {
-        return Loaded::Nothing;
-    }
-    let (answer, answers) = mpsc::channel();
-    let work = move || {
-        let loaded = match module.file.inode {
-            0 => from_memory(pid, range),
-            _ => from_file(&module, pid, range),
-        };
-        let _ = answer.send(loaded);
+    let work = move || match module.file.inode {
+        0 => from_memory(pid, range),
+        _ => from_file(&module, pid, range),
     };
-    // Nobody waits for its end: a file may hang.
-    let thread = thread::Builder::new().name("code".into()).spawn(work);
-    match thread {
-        Ok(_) => answers.recv_timeout(PATIENCE).unwrap_or(Loaded::Nothing),
-        Err(_) => Loaded::Unreadable,
+    patiently(work).unwrap_or(Loaded::Nothing)
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    /// A thread that reads files for this one.
+    static READER: RefCell<Option<Sender<Job>>> = const { RefCell::new(None) };
+}
+
+/// Does what may take too long, or for ever; `None` if it does.
+pub(super) fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, answers) = mpsc::channel();
+    let job: Job = Box::new(move || {
+        let _ = answer.send(work());
+    });
+    READER.with_borrow_mut(|reader| {
+        let reader = match reader {
+            Some(reader) => reader,
+            None => reader.insert(new_reader()?),
+        };
+        reader.send(job).ok()
+    });
+    let done = answers.recv_timeout(PATIENCE).ok();
+    if done.is_none() {
+        // Nobody waits for its end.
+        READER.with_borrow_mut(Option::take);
     }
+    done
+}
+
+fn new_reader() -> Option<Sender<Job>> {
+    let (jobs, work) = mpsc::channel::<Job>();
+    let thread = thread::Builder::new().name("code".into());
+    thread
+        .spawn(move || work.iter().for_each(|job| job()))
+        .ok()?;
+    Some(jobs)
 }
 
 fn from_memory(pid: Tid, range: AddrRange) -> Loaded {
-    let size = range.len().min(LARGEST_IMAGE);
-    let mut bytes = vec![0; size as usize];
-    let read = File::open(format!("/proc/{pid}/mem"))
-        .and_then(|memory| memory.read_exact_at(&mut bytes, range.start().0));
-    match read {
-        Ok(()) => made(Code::of_bytes(&bytes)),
+    match copied(pid, range) {
+        Ok(bytes) => made(Code::of_bytes(&bytes)),
         Err(_) => Loaded::Unreadable,
     }
 }
 
+fn copied(pid: Tid, range: AddrRange) -> io::Result<Vec<u8>> {
+    let size = range.len().min(LARGEST_IMAGE);
+    let mut bytes = vec![0; size as usize];
+    let memory = File::open(format!("/proc/{pid}/mem"))?;
+    memory.read_exact_at(&mut bytes, range.start().0)?;
+    Ok(bytes)
+}
+
 fn from_file(module: &Module, pid: Tid, range: AddrRange) -> Loaded {
+    match opened(module, pid, range) {
+        Some(file) => made(Code::of_file(file)),
+        None => Loaded::Unreadable,
+    }
+}
+
+/// The file that a module is.
+fn opened(module: &Module, pid: Tid, range: AddrRange) -> Option<File> {
     // Maps escapes nothing but the end of a line.
     let path = module.path.trim_end_matches(" (deleted)");
     let path = path.replace("\\012", "\n");
@@ -108,11 +192,7 @@ fn from_file(module: &Module, pid: Tid, range: AddrRange) -> Loaded {
         let meta = file.metadata();
         meta.is_ok_and(|meta| meta.is_file() && meta.ino() == module.file.inode)
     };
-    let file = sources.iter().filter_map(|source| open(source)).find(is_it);
-    match file {
-        Some(file) => made(Code::of_file(file)),
-        None => Loaded::Unreadable,
-    }
+    sources.iter().filter_map(|source| open(source)).find(is_it)
 }
 
 fn made(code: Option<Code>) -> Loaded {

@@ -3,6 +3,7 @@
 mod cfi;
 mod code;
 mod files;
+mod infer;
 mod machine;
 mod remembered;
 mod walk;
@@ -17,6 +18,8 @@ use crate::units::{SpaceId, StackId, Tid};
 use files::Files;
 use remembered::Remembered;
 use walk::{Mapping, Site, Walk};
+
+pub use infer::inferred_frame;
 
 /// Unwinds stacks, and knows those it has seen: each makes one [`StackSeen`] in a trace.
 #[derive(Debug, Default)]

@@ -14,6 +14,7 @@ use crate::units::{Addr, Tid};
 
 use super::cfi::{Cfa, RBP, REGISTERS, RSP, Rules, Saved, evaluate};
 use super::files::Files;
+use super::infer::{Inferred, Text};
 use super::machine::{Machine, Used, Value};
 
 /// As many frames as are kept.
@@ -132,8 +133,8 @@ impl<'a> Walk<'a> {
             }
             let step = match mapping {
                 None => Err(StackEnd::Lost),
-                Some(_) if walk.compat => walk.by_frame_pointer32(),
-                Some(mapping) => walk.step(lookup, mapping),
+                Some(mapping) if walk.compat => walk.by_instructions(at, mapping),
+                Some(mapping) => walk.step(at, mapping),
             };
             match step {
                 Ok(caller) => at = caller,
@@ -165,8 +166,9 @@ impl<'a> Walk<'a> {
         Some(self.mappings.len() - 1)
     }
 
-    fn step(&mut self, lookup: u64, mapping: usize) -> Result<Caller, StackEnd> {
-        let mapping = &self.mappings[mapping];
+    fn step(&mut self, at: Caller, number: usize) -> Result<Caller, StackEnd> {
+        let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
+        let mapping = &self.mappings[number];
         let Some(module) = &mapping.module else {
             return self.by_frame_pointer();
         };
@@ -187,8 +189,50 @@ impl<'a> Walk<'a> {
         match code.rules(address) {
             Some(rules) => self.by_rules(&rules),
             None if code.is_start(address) => Err(StackEnd::Root),
-            None => self.by_frame_pointer(),
+            None => self.by_instructions(at, number),
         }
+    }
+
+    /// Where nothing tells but the code itself.
+    fn by_instructions(&mut self, at: Caller, number: usize) -> Result<Caller, StackEnd> {
+        let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));
+        let mapping = &self.mappings[number];
+        let (module, range) = (mapping.module.as_ref(), mapping.vma.range);
+        let (text, address) = module
+            .and_then(|module| {
+                let offset = mapping.offset(lookup);
+                self.files.functions(module, self.pid, range, offset)
+            })
+            .ok_or(StackEnd::Lost)?;
+        let next = address.wrapping_add(u64::from(!at.interrupted));
+        let inferred = text.inferred(address, next).ok_or(StackEnd::Lost)?;
+        let (Inferred::Rules(rules) | Inferred::IfCalled(rules)) = &inferred;
+        let caller = self.by_rules(rules)?;
+        if caller.interrupted {
+            return Ok(caller);
+        }
+        // Only a call leaves a return address, or the kernel.
+        let from = self.mapping(caller.pc.wrapping_sub(1));
+        let from = from.ok_or(StackEnd::Lost)?;
+        let offset = self.mappings[from].offset(caller.pc.wrapping_sub(1));
+        let text = self.text(from).ok_or(StackEnd::Lost)?;
+        let last = text.address(offset).ok_or(StackEnd::Lost)?;
+        let returns_to = last.wrapping_add(1);
+        let confirmed = match (&inferred, text.called(returns_to)) {
+            (Inferred::Rules(_), Some(_)) => true,
+            (Inferred::Rules(_), None) => text.ends_signal(returns_to),
+            (Inferred::IfCalled(_), Some(Some(start))) if from == number => {
+                text.confirms(start, address, rules)
+            }
+            (Inferred::IfCalled(_), _) => false,
+        };
+        confirmed.then_some(caller).ok_or(StackEnd::Lost)
+    }
+
+    fn text(&mut self, number: usize) -> Option<&mut Text> {
+        let mapping = &self.mappings[number];
+        let (module, range) = (mapping.module.as_ref()?, mapping.vma.range);
+        self.files.text(module, self.pid, range)
     }
 
     /// A return address, if it is one.
@@ -215,20 +259,6 @@ impl<'a> Walk<'a> {
         self.caller(pc)
     }
 
-    fn by_frame_pointer32(&mut self) -> Result<Caller, StackEnd> {
-        let (sp, bp) = (self.machine.register(RSP)?, self.machine.register(RBP)?);
-        if bp < sp || bp % 4 != 0 || u64::from(u32::MAX) < bp {
-            return Err(StackEnd::Lost);
-        }
-        let next = self.machine.memory32(bp)?;
-        let pc = self.machine.memory32(bp + 4)?;
-        let mut values = [Value::Unknown; REGISTERS];
-        values[RSP] = Value::Known(bp + 8);
-        values[RBP] = Value::Known(next);
-        self.machine.set(values);
-        self.caller(pc)
-    }
-
     fn by_rules(&mut self, rules: &Rules) -> Result<Caller, StackEnd> {
         let Some(return_address) = &rules.return_address else {
             return Err(StackEnd::Root);
@@ -248,10 +278,17 @@ impl<'a> Walk<'a> {
         let mut values = before;
         values[RSP] = Value::Known(cfa);
         for (number, saved) in &rules.saved {
-            values[*number] = self.saved(saved, cfa, &before)?;
+            values[*number] = match self.saved(saved, cfa, &before)? {
+                Value::At(address) if self.compat => match self.machine.memory32(address) {
+                    Ok(value) => Value::Known(value),
+                    Err(_) => Value::Unknown,
+                },
+                value => value,
+            };
         }
         let pc = match self.saved(return_address, cfa, &before)? {
             Value::Known(pc) => pc,
+            Value::At(address) if self.compat => self.machine.memory32(address)?,
             Value::At(address) => self.machine.memory(address)?,
             Value::Initial | Value::Unknown => return Err(StackEnd::Lost),
         };

@@ -1,0 +1,162 @@
+//! Where functions begin, by the symbols of a file.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use object::elf::{
+    FileHeader32, FileHeader64, PF_X, PT_LOAD, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL,
+    STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE,
+};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
+use object::{FileKind, LittleEndian, ReadCache};
+
+/// A longer name is none.
+const LONGEST_NAME: usize = 1024;
+
+/// What may be a function.
+#[derive(Debug)]
+struct Symbol {
+    range: Range<u64>,
+    /// Where in the file its name is, if it is certainly a function.
+    name: Option<u64>,
+    /// Only its own file's code knows it.
+    local: bool,
+}
+
+/// The functions of a part of a file: large ones have hundreds of thousands.
+#[derive(Debug, Default)]
+pub(super) struct Functions {
+    pub whole: Vec<Range<u64>>,
+    /// Parts of functions that are elsewhere, and the names of those.
+    pub parts: Vec<(Range<u64>, Vec<u8>)>,
+}
+
+impl Functions {
+    /// Those that begin in `window`.
+    pub(super) fn of(file: &File, window: &Range<u64>) -> Functions {
+        let mut found = Functions::default();
+        for symbol in symbols(file, |start| window.contains(&start)) {
+            let name = symbol.name.filter(|_| symbol.local);
+            let name = name.and_then(|at| name_at(file, at));
+            match name.as_deref().and_then(whole) {
+                Some(whole) => found.parts.push((symbol.range, whole.to_vec())),
+                None => found.whole.push(symbol.range),
+            }
+        }
+        found
+    }
+
+    /// Where functions of that name begin: several files may have one.
+    pub(super) fn named(file: &File, name: &[u8]) -> Vec<u64> {
+        let functions = symbols(file, |_| true).into_iter();
+        let is_it = |function: &Symbol| {
+            let found = function.name.and_then(|at| name_at(file, at));
+            found.is_some_and(|found| found == name)
+        };
+        functions.filter(is_it).map(|it| it.range.start).collect()
+    }
+}
+
+fn name_at(file: &File, at: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; LONGEST_NAME];
+    let count = file.read_at(&mut bytes, at).ok()?;
+    let end = bytes[..count].iter().position(|&byte| byte == 0)?;
+    bytes.truncate(end);
+    Some(bytes)
+}
+
+/// The code of a file and its address.
+pub(super) fn segments<Header: FileHeader<Endian = LittleEndian>>(
+    data: &ReadCache<&File>,
+) -> Option<Vec<(Range<u64>, u64)>> {
+    let header = Header::parse(data).ok()?;
+    let endian = header.endian().ok()?;
+    let mut segments = Vec::new();
+    for program in header.program_headers(endian, data).ok()? {
+        let (start, size) = program.file_range(endian);
+        if program.p_type(endian) == PT_LOAD && program.p_flags(endian).contains(PF_X) {
+            let range = start..start.checked_add(size)?;
+            segments.push((range, program.p_vaddr(endian).into()));
+        }
+    }
+    Some(segments)
+}
+
+/// The symbols of code that begin where it is wanted.
+fn symbols(file: &File, wanted: impl Fn(u64) -> bool) -> Vec<Symbol> {
+    let cache = ReadCache::new(file);
+    match FileKind::parse(&cache) {
+        Ok(FileKind::Elf64) => symbols_in::<FileHeader64<LittleEndian>>(&cache, wanted),
+        Ok(FileKind::Elf32) => symbols_in::<FileHeader32<LittleEndian>>(&cache, wanted),
+        _ => Vec::new(),
+    }
+}
+
+fn symbols_in<Header: FileHeader<Endian = LittleEndian>>(
+    data: &ReadCache<&File>,
+    wanted: impl Fn(u64) -> bool,
+) -> Vec<Symbol> {
+    let endian = LittleEndian;
+    let sections = Header::parse(data).and_then(|header| header.sections(endian, data));
+    let Ok(sections) = sections else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for table in sections.iter() {
+        if !matches!(table.sh_type(endian), SHT_SYMTAB | SHT_DYNSYM) {
+            continue;
+        }
+        let symbols: &[Header::Sym] = table.data_as_array(endian, data).unwrap_or_default();
+        let names = sections.section(table.link(endian));
+        let names = names.ok().and_then(|names| names.file_range(endian));
+        for symbol in symbols {
+            let start: u64 = symbol.st_value(endian).into();
+            let kind = symbol.st_type();
+            let code = matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE);
+            if !code || symbol.st_shndx(endian) == SHN_UNDEF || !wanted(start) {
+                continue;
+            }
+            let size: u64 = symbol.st_size(endian).into();
+            let name =
+                names.and_then(|(names, _)| names.checked_add(symbol.st_name(endian).into()));
+            found.push(Symbol {
+                range: start..start.saturating_add(size),
+                name: name.filter(|_| kind == STT_FUNC),
+                local: symbol.st_bind() == STB_LOCAL,
+            });
+        }
+    }
+    found
+}
+
+/// By address, each to its end or, where nothing tells that, to the next.
+pub(super) fn ordered(mut functions: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    functions.sort_unstable_by_key(|it| (it.start, it.end));
+    functions.dedup_by(|next, last| {
+        let same = next.start == last.start;
+        if same {
+            last.end = next.end;
+        }
+        same
+    });
+    let mut next = u64::MAX;
+    for function in functions.iter_mut().rev() {
+        if function.is_empty() {
+            function.end = next;
+        }
+        next = function.start;
+    }
+    functions
+}
+
+/// The name of the function that a part is of, which gcc put elsewhere: `name.cold`, `name.cold.7`.
+fn whole(name: &[u8]) -> Option<&[u8]> {
+    let digits = |byte: &u8| byte.is_ascii_digit();
+    let end = name.iter().rposition(|byte| !digits(byte))? + 1;
+    let unnumbered = match end < name.len() {
+        true => name[..end].strip_suffix(b".")?,
+        false => name,
+    };
+    unnumbered.strip_suffix(b".cold")
+}
