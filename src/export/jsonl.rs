@@ -15,6 +15,7 @@
 //! | `enter` | a call reached the kernel; only where unfinished calls are shown |
 //! | `exec`, `exit`, `signal` | what happened to a task |
 //! | `sample` | physical memory was measured |
+//! | `touch` | a page fault (`--touch`), or one that stands for as many as `stands_for` says; it repeats the number of the event before |
 //! | `check`, `resync` | the model was compared with the kernel's map; `resync` if they differed |
 //! | `note`, `lost` | a remark; observations that were lost |
 //! | `file` | what a mapped file of code says of itself; it repeats the number of the event before |

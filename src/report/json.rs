@@ -198,7 +198,6 @@ fn space(space: &SpaceReport) -> Value {
         "committed": committed,
         "charged": charged(&space.charged),
         "resident": resident(space.resident.as_ref()),
-        "touched": space.touched.as_ref().map(touches),
         "mappings": count_figure(&space.mappings),
         "calls": calls(space),
         "flow": flow(&space.flow),
@@ -212,6 +211,7 @@ fn space(space: &SpaceReport) -> Value {
         "threads": {"total": space.tasks.total, "peak": space.tasks.peak},
         "where": space.detail.as_ref().map(places),
         "reservations": space.detail.as_ref().map(|detail| reservations(&detail.reservations)),
+        "touched": space.touched.as_ref().map(touches),
     })
 }
 
