@@ -54,6 +54,22 @@ impl KernelObserver {
         }
     }
 
+    /// The launched program, if it has begun: the records of that may be among the lost ones.
+    fn begins_unseen(&mut self, pid: Tid, time: u64) {
+        let exe = procfs::exe(pid);
+        let ours = procfs::exe(Tid(std::process::id() as i32));
+        if !exe.is_empty() && exe != ours {
+            let comm = procfs::comm(pid);
+            self.exec_commits(time, pid, pid, comm.as_bytes());
+            self.exec_returns(pid, time, 0);
+        } else if matches!(procfs::state(pid), None | Some(b'Z')) {
+            let text = "the records of the program's begin and end were lost".to_owned();
+            self.push(time, Observed::Note { space: None, text });
+            self.launching = None;
+            self.task_ends(time, pid, None);
+        }
+    }
+
     /// Which tasks there are, after records of births and ends may have been lost.
     pub(super) fn count_tasks(&mut self) {
         let time = self.rings.horizon;
@@ -64,6 +80,7 @@ impl KernelObserver {
                 .as_ref()
                 .is_some_and(|launching| launching.pid == pid)
             {
+                self.begins_unseen(pid, time);
                 continue;
             }
             let there = procfs::tasks(pid).unwrap_or_default();
