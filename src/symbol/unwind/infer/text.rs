@@ -96,7 +96,8 @@ impl Text {
 
     /// Learns where functions begin around an address, from the file and from Go's table of it.
     pub(in super::super) fn learn(&mut self, address: u64, go: Option<PclnTab<'_>>) {
-        if self.window.contains(&address) {
+        let known = self.known.contains_key(&(address, address.wrapping_add(1)));
+        if known || self.window.contains(&address) {
             return;
         }
         let window = address.saturating_sub(WINDOW)..address.saturating_add(WINDOW);
