@@ -435,7 +435,7 @@ fn a_running_process_is_watched_by_the_kernel_unless_only_a_tracer_can_tell() {
     assert!(said(&target, &[]).starts_with("memtrace: backend kernel: nothing is stopped"));
     assert_eq!(said(&target, &["-q"]), "", "-q is quiet");
     assert_eq!(said(&target, KERNEL), "", "who says it knows it");
-    for options in [&["-k"][..], &["--verify=every"], &["--format", "strace"]] {
+    for options in [&["--verify=every"][..], &["--format", "strace"]] {
         let line = said(&target, options);
         let name = options[0].split('=').next().expect("an option");
         assert!(line.starts_with("memtrace: backend ptrace: "), "{line}");
