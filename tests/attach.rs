@@ -78,6 +78,19 @@ fn a_sleeping_process_sleeps_on() {
 }
 
 #[test]
+fn a_process_that_is_left_sleeps_on() {
+    let target = Target::start(1, "sleep");
+    for _ in 0..5 {
+        let attached = Attached::to(&[target.pid()], &[]);
+        let before = target.steps();
+        until("the target sleeps on", || target.steps() > before + 3);
+        assert_eq!(attached.stop(libc::SIGINT).ended.status(), 0);
+    }
+    target.is_untouched();
+    target.ends_well();
+}
+
+#[test]
 fn a_hundred_visits_leave_no_mark() {
     let target = Target::start(3, "work");
     for round in 0..25 {

@@ -12,9 +12,9 @@ use crate::units::{SpaceId, Tid};
 use super::control::Control;
 use super::error::TraceError;
 use super::launch::ptrace_options;
-use super::procfs;
 use super::supervisor::{Deliver, Options, Stops, Supervisor};
 use super::sys::{self, Waited};
+use super::{memory, procfs};
 
 /// How long to wait for tasks to stop. Only a task in an uninterruptible sleep takes longer.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -163,10 +163,17 @@ impl Supervisor {
                 Waited::Status { tid, status } => {
                     let interrupted =
                         status >> 16 == sys::EVENT_STOP && libc::WSTOPSIG(status) == libc::SIGTRAP;
+                    let mut torn = false;
                     if let Some(task) = self.tables.tasks.get_mut(&tid) {
                         task.may_rewind = interrupted && task.interrupted;
+                        // Torn by our request, a call reaches its exit stop before the stop asked for.
+                        let at_call = status >> 8 == libc::SIGTRAP | 0x80;
+                        torn = at_call && task.interrupted;
                     }
                     self.status(tid, status)?;
+                    if torn {
+                        memory::rewind_interrupted(tid);
+                    }
                 }
                 Waited::NoChild => break,
                 Waited::Nothing | Waited::Interrupted => {

@@ -25,6 +25,8 @@ const PAGE: u64 = 16 << 10;
 const MOST_PAGES: usize = 64;
 /// How far functions are known from an address that was asked about: no function is so long.
 const WINDOW: u64 = 512 << 10;
+/// By so many powers of two may that grow.
+const MOST_GROWTH: u32 = 7;
 /// No instruction is longer.
 const LONGEST: usize = 15;
 /// Nor any call.
@@ -40,6 +42,8 @@ pub(in super::super) struct Text {
     /// Functions that begin in the window that was learned last, by address.
     functions: Vec<Range<u64>>,
     window: Range<u64>,
+    /// How many have been learned.
+    windows: u32,
     /// Parts of functions that are elsewhere, and the names of those.
     parts: Vec<(Range<u64>, Vec<u8>)>,
     pages: HashMap<u64, Option<Vec<u8>>>,
@@ -87,6 +91,7 @@ impl Text {
             segments,
             functions: Vec::new(),
             window: 0..0,
+            windows: 0,
             parts: Vec::new(),
             pages: HashMap::new(),
             known: HashMap::new(),
@@ -100,7 +105,10 @@ impl Text {
         if known || self.window.contains(&address) {
             return;
         }
-        let window = address.saturating_sub(WINDOW)..address.saturating_add(WINDOW);
+        // All symbols are gone through for each: so there are few, of code that is used all over.
+        let size = WINDOW << (2 * self.windows).min(MOST_GROWTH);
+        self.windows += 1;
+        let window = address.saturating_sub(size)..address.saturating_add(size);
         let mut known = Functions::default();
         if let Source::File(file) = &self.file {
             let (file, window) = (Arc::clone(file), window.clone());
