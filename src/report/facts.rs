@@ -275,6 +275,8 @@ pub struct ResidentReport {
     pub peak_exact: bool,
     /// Private anonymous, file-backed and shared memory, when they were last told apart.
     pub parts: Option<ResidentParts>,
+    /// What was swapped out, when that was last measured.
+    pub swap: Option<Bytes>,
     /// Number of measurements.
     pub samples: u64,
 }

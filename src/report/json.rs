@@ -373,6 +373,7 @@ fn resident(resident: Option<&ResidentReport>) -> Value {
         "peak_time": resident.map(|resident| resident.peak_time.0),
         "peak_exact": resident.map(|resident| resident.peak_exact),
         "samples": resident.map_or(0, |resident| resident.samples),
+        "swap": resident.and_then(|resident| resident.swap).map(|swap| swap.0),
     })
 }
 

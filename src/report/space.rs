@@ -209,6 +209,7 @@ impl Living {
             shmem,
             high_water,
             mapped: _,
+            swap,
         } = *resident;
         self.resident = now;
         let report = self.report.resident.get_or_insert_default();
@@ -219,6 +220,7 @@ impl Living {
             (report.peak, report.peak_time) = (peak, time);
         }
         report.peak_exact = high_water.is_some();
+        report.swap = swap.or(report.swap);
         if let (Some(anon), Some(file), Some(shmem)) = (anon, file, shmem) {
             report.parts = Some(ResidentParts {
                 anon,

@@ -17,9 +17,10 @@ use crate::abi::{CallSet, call_info};
 use crate::decode::shows;
 use crate::mm::Totals;
 use crate::timeline::{
-    Began, CheckCause, Checked, Event, EventKind, SignalSeen, Sink, TaskEnd, TaskOrigin, Timeline,
+    Began, CheckCause, Checked, Event, EventKind, Resident, SignalSeen, Sink, TaskEnd, TaskOrigin,
+    Timeline,
 };
-use crate::units::{SpaceId, StackId, Tid};
+use crate::units::{Bytes, SpaceId, StackId, Tid};
 
 use super::failure::failure_words;
 use super::{
@@ -130,6 +131,30 @@ impl<W: Write> Pretty<W> {
         self.line.role(role);
         let _ = self.line.write_fmt(text);
         self.end()
+    }
+
+    /// What is resident, as the kernel counts it.
+    fn resident(
+        &mut self,
+        event: &Event,
+        timeline: &Timeline,
+        resident: &Resident,
+    ) -> io::Result<()> {
+        let kinds = [
+            (resident.anon, "anonymous"),
+            (resident.file, "files"),
+            (resident.shmem, "shared memory"),
+            (resident.swap, "more in swap"),
+        ];
+        let kinds = kinds
+            .into_iter()
+            .filter_map(|(bytes, word)| Some((bytes.filter(|bytes| *bytes > Bytes(0))?, word)));
+        let kinds: Vec<String> = kinds
+            .map(|(bytes, word)| format!("{} {word}", Size(bytes)))
+            .collect();
+        let (now, kinds) = (Size(resident.now), kinds.join(", "));
+        let text = format_args!("resident {now}: {kinds}");
+        self.remark(event, timeline, Role::Dim, text)
     }
 
     /// Further lines about the event above: memtrace's own words, wrapped.
@@ -325,6 +350,11 @@ impl<W: Write> Pretty<W> {
     }
 }
 
+/// Whether the kernel's own counts were read, as with `--resident`, rather than a file in /proc.
+fn is_counted(resident: &Resident) -> bool {
+    resident.shmem.is_some() && resident.high_water.is_none()
+}
+
 impl<W: Write> Sink for Pretty<W> {
     fn event(&mut self, event: &Event, timeline: &Timeline) -> io::Result<()> {
         match &event.kind {
@@ -365,6 +395,10 @@ impl<W: Write> Sink for Pretty<W> {
                     .push("note: ")
                     .push_escaped(text.as_bytes(), &self.style);
                 self.end()
+            }
+            // Of those that are measured now and then, the summary tells.
+            EventKind::Sample(resident) if is_counted(resident) => {
+                self.resident(event, timeline, resident)
             }
             EventKind::Lost(count) => self.remark(
                 event,

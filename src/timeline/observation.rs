@@ -258,6 +258,8 @@ pub struct Resident {
     pub high_water: Option<Bytes>,
     /// VmSize, where status or statm was read.
     pub mapped: Option<Bytes>,
+    /// VmSwap, which is not resident: where status was read or the kernel's own counts were.
+    pub swap: Option<Bytes>,
 }
 
 /// A page fault. See [`Observed::Touched`].

@@ -42,7 +42,7 @@
 //! | 1.0 | |
 //! | 1.1 | `environment` in the header, record 14 file |
 //! | 1.2 | records 15 stack, 16 names and 18 module, the stack of record 4 call and why it was refused |
-//! | 1.3 | record 19 touch |
+//! | 1.3 | record 19 touch, swap in record 7 resident |
 //!
 //! A file of a newer minor version is read, and what this reader does not know is skipped and
 //! counted, which reports say in a note. A newer major version is refused. A golden trace of every
@@ -69,7 +69,7 @@
 //! | 4 call | mask, *caller*, entered and time as above, *args*, *result*, overlapped, *fetched*, *evidence*, [number of its stack, 0 if it has none; *figures* if it was refused] (both since 1.2) |
 //! | 5 call cut | *time*, signed time − entered, mask, *caller*, *args*, *fetched* |
 //! | 6 checkpoint | *time*, space, cause (0 exit, 1 exec, 2 detach, 3 asked, 4 doubt), *snapshot* |
-//! | 7 resident | *time*, space, now, flags (1 anon, 2 file, 4 shmem, 8 high water, 16 mapped), those set (all near 0) |
+//! | 7 resident | *time*, space, now, flags (1 anon, 2 file, 4 shmem, 8 high water, 16 mapped, 32 swap (since 1.3)), those set (all near 0) |
 //! | 8 exec | *time*, signed tid, signed former, *string* comm |
 //! | 9 task ended | *time*, signed tid, how (0 exited + signed status, 1 killed + signed signal, 2 the same with a core, 3 gone) |
 //! | 10 space ended | *time*, space, how (0 exit, 1 exec, 2 detach, 3 cut) |

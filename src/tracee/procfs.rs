@@ -220,6 +220,7 @@ impl Status {
             shmem: self.kib("RssShmem"),
             high_water: self.kib("VmHWM"),
             mapped: self.kib("VmSize"),
+            swap: self.kib("VmSwap"),
         })
     }
 }
@@ -239,6 +240,7 @@ pub(super) fn statm(tid: Tid) -> Option<Resident> {
         shmem: None,
         high_water: None,
         mapped: Some(mapped),
+        swap: None,
     })
 }
 

@@ -273,6 +273,7 @@ fn put_resident(put: &mut impl FnMut(&str, Value), resident: &Resident) {
         shmem,
         high_water,
         mapped,
+        swap,
     } = resident;
     let amount = |amount: &Option<Bytes>| json!(amount.map(|amount| amount.0));
     put("resident", now.0.into());
@@ -281,6 +282,7 @@ fn put_resident(put: &mut impl FnMut(&str, Value), resident: &Resident) {
     put("shmem", amount(shmem));
     put("high_water", amount(high_water));
     put("mapped", amount(mapped));
+    put("swap", amount(swap));
 }
 
 fn put_checked(put: &mut impl FnMut(&str, Value), checked: &Checked) {

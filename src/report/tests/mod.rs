@@ -282,6 +282,7 @@ fn resident_says_when_it_was_measured() {
             shmem: Some(Bytes(0)),
             high_water: Some(Bytes(6 * PAGE)),
             mapped: None,
+            swap: None,
         },
     );
     let resident = only(&story).resident.expect("it was measured");

@@ -169,6 +169,9 @@ fn rows(space: &SpaceReport) -> Vec<Row> {
             let parts = parts.into_iter().filter(|(bytes, _)| *bytes > Bytes(0));
             notes.extend(parts.map(|(bytes, word)| format!("{} {word}", Size(bytes))));
         }
+        if let Some(swap) = resident.swap.filter(|swap| *swap > Bytes(0)) {
+            notes.push(format!("{} more in swap", Size(swap)));
+        }
         notes.push(format!("measured at {}", Elapsed(resident.measured.0)));
         let when = match resident.peak_exact {
             true => "as the kernel saw it".to_owned(),

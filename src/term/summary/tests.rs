@@ -109,6 +109,7 @@ fn server() -> SpaceReport {
                 shmem: Bytes(0),
                 measured: at(2033),
             }),
+            swap: None,
             samples: 20,
         }),
         mappings: Figure::new(40, at(1), Maker::default()),

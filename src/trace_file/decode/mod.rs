@@ -445,6 +445,7 @@ fn resident(input: &mut Input<'_>) -> Read<Resident> {
         shmem: amount(4)?,
         high_water: amount(8)?,
         mapped: amount(16)?,
+        swap: amount(32)?,
     })
 }
 

@@ -421,8 +421,9 @@ fn put_resident(out: &mut Vec<u8>, resident: &Resident) {
         shmem,
         high_water,
         mapped,
+        swap,
     } = resident;
-    let optional: [&Option<Bytes>; 5] = [anon, file, shmem, high_water, mapped];
+    let optional: [&Option<Bytes>; 6] = [anon, file, shmem, high_water, mapped, swap];
     put_near(out, now.0, [0, 0]);
     out.push(bits(&optional.map(Option::is_some)) as u8);
     for amount in optional.into_iter().flatten() {

@@ -11,7 +11,7 @@
 //! | `launch`, `attach`, `thread`, `fork` | tid, pid, space, parent, origin, comm |
 //! | `enter`, `call` | tid, space, entered, abi (if i386), nr, args, fetched; result (none: the call was cut short), evidence, overlapped, stack, refused (what bounded the caller of a call that was refused) |
 //! | `check`, `resync` | space, cause, snapshot |
-//! | `sample` | space, now, anon, file, shmem, high_water, mapped |
+//! | `sample` | space, now, anon, file, shmem, high_water, mapped, swap |
 //! | `touch` | tid, space, addr, write, stands_for, stack |
 //! | `exec` | tid, former, comm |
 //! | `exit` | tid, end |

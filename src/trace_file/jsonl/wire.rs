@@ -116,6 +116,8 @@ struct Sample {
     high_water: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mapped: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    swap: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -371,6 +373,7 @@ impl Sample {
             shmem,
             high_water,
             mapped,
+            swap,
         } = *resident;
         let amount = |amount: Option<Bytes>| amount.map(|amount| amount.0);
         Sample {
@@ -381,6 +384,7 @@ impl Sample {
             shmem: amount(shmem),
             high_water: amount(high_water),
             mapped: amount(mapped),
+            swap: amount(swap),
         }
     }
 
@@ -394,6 +398,7 @@ impl Sample {
                 shmem: self.shmem.map(Bytes),
                 high_water: self.high_water.map(Bytes),
                 mapped: self.mapped.map(Bytes),
+                swap: self.swap.map(Bytes),
             },
         }
     }

@@ -325,8 +325,8 @@ fn task_began() -> impl Strategy<Value = TaskBegan> {
 }
 
 fn resident() -> impl Strategy<Value = Resident> {
-    (bytes(), prop::array::uniform5(option::of(bytes()))).prop_map(|(now, rest)| {
-        let [anon, file, shmem, high_water, mapped] = rest;
+    (bytes(), prop::array::uniform6(option::of(bytes()))).prop_map(|(now, rest)| {
+        let [anon, file, shmem, high_water, mapped, swap] = rest;
         Resident {
             now,
             anon,
@@ -334,6 +334,7 @@ fn resident() -> impl Strategy<Value = Resident> {
             shmem,
             high_water,
             mapped,
+            swap,
         }
     })
 }

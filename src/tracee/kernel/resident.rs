@@ -33,6 +33,7 @@ pub(super) struct Kinds {
     file: u64,
     anon: u64,
     shmem: u64,
+    swap: u64,
 }
 
 impl Kinds {
@@ -44,6 +45,7 @@ impl Kinds {
             file: bytes(seen.file),
             anon: bytes(seen.anon),
             shmem: bytes(seen.shmem),
+            swap: bytes(seen.swap),
         }
     }
 
@@ -51,12 +53,13 @@ impl Kinds {
         match stat.kind {
             0 => self.file = stat.size,
             1 => self.anon = stat.size,
+            2 => self.swap = stat.size,
             3 => self.shmem = stat.size,
-            // What is swapped out is not resident.
             _ => {}
         }
     }
 
+    /// What is resident: what is swapped out is not.
     fn sum(self) -> u64 {
         self.file + self.anon + self.shmem
     }
@@ -180,6 +183,7 @@ impl KernelObserver {
             shmem: Some(Bytes(kinds.shmem)),
             high_water: None,
             mapped: None,
+            swap: Some(Bytes(kinds.swap)),
         };
         self.push(time, Observed::Resident { space, resident });
     }
