@@ -1,31 +1,31 @@
 //! The pipeline of a trace: supervisor → observations → trace file and timeline → events → sinks.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 
 use crate::abi::{CALLS, CallKind, CallSet, Prot};
-use crate::export::jsonl::{JsonLines, StackLines};
 use crate::mm::{AddressSpace, Backing, Vma};
 use crate::report::{Report, Summary};
 use crate::symbol::names::{LiveNames, Whose};
 use crate::symbol::unwind::Unwinder;
-use crate::term::strace::{self, StraceFormat};
-use crate::term::{Pretty, StackView, Style, write_summary};
+use crate::term::write_summary;
 use crate::timeline::{
-    Event, Namer, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
+    Event, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
 };
-use crate::trace_file::TraceWriter;
-use crate::tracee::{
-    Feedback, KernelObserver, Options, Outcome, Program, Rings, Stops, Supervisor, TraceError,
-    Wanted, environment, host, is_32_bit,
-};
+use crate::tracee::{Feedback, Options, Outcome, Stops, environment, host};
 use crate::units::{AddrRange, Tid, Timestamp};
 
-use super::args::{Backend, Format, Quiet, Target, Trace, Verify};
-use super::{Failure, one_line, style_for};
+use super::args::{Format, Quiet, Target, Trace, Verify};
+use super::{Failure, one_line};
+
+mod observer;
+mod outputs;
+
+use observer::{Observer, begin, refused, rings};
+use outputs::Outputs;
+pub(super) use outputs::{Stacks, live};
 
 /// A trace file reaches the disk at least this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -105,106 +105,6 @@ pub(super) fn trace_for(
     Ok((status, report))
 }
 
-/// One of the two ways to observe.
-enum Observer {
-    Ptrace(Box<Supervisor>),
-    Kernel(Box<KernelObserver>),
-}
-
-/// The kernel's rings, if it is to observe; and what was chosen and why, if nobody said so.
-fn rings(trace: &Trace, options: &Options) -> Result<(Option<Rings>, Option<String>), Failure> {
-    let wanted = Wanted {
-        calls: options.extra.clone(),
-        resident: trace.resident,
-        faults: trace.touch,
-        stacks: trace.stacks,
-    };
-    let pids = match (trace.backend, &trace.target) {
-        (Backend::Kernel, _) => {
-            let rings = Rings::open(&wanted).map_err(refused)?;
-            return Ok((Some(rings), None));
-        }
-        (Backend::Auto, Target::Attach(pids)) => pids,
-        _ => return Ok((None, None)),
-    };
-    let rings = match needs_ptrace(trace, pids) {
-        Some(why) => Err(why),
-        None => Rings::open(&wanted).map_err(|error| error.to_string()),
-    };
-    Ok(match rings {
-        Ok(rings) => {
-            let chosen = "backend kernel: nothing is stopped, the kernel's tracepoints are read \
-                          (--backend ptrace would stop every call)";
-            (Some(rings), Some(chosen.to_owned()))
-        }
-        Err(why) => {
-            let chosen = format!("backend ptrace: every call is stopped, as {why}");
-            (None, Some(chosen))
-        }
-    })
-}
-
-/// Why only a tracer can tell what is asked of running processes.
-fn needs_ptrace(trace: &Trace, pids: &[i32]) -> Option<String> {
-    let why = match () {
-        () if matches!(trace.verify, Verify::Every(_)) => {
-            "--verify=every compares while nothing moves"
-        }
-        () if trace.format == Format::Strace => {
-            "--format strace shows signals and unfinished calls"
-        }
-        () => {
-            let pid = pids.iter().find(|pid| is_32_bit(Tid(**pid)))?;
-            return Some(format!(
-                "{pid} is a 32-bit program, whose calls the tracepoints do not show"
-            ));
-        }
-    };
-    Some(why.to_owned())
-}
-
-fn begin(trace: &Trace, options: Options, rings: Option<Rings>) -> Result<Observer, Failure> {
-    match &trace.target {
-        Target::Launch(words) => {
-            let mut words = words.iter().cloned();
-            let program = Program {
-                name: words.next().unwrap_or_default(),
-                args: words.collect(),
-            };
-            let observer = match rings {
-                Some(rings) => KernelObserver::launch(options, &program, rings)
-                    .map(|observer| Observer::Kernel(Box::new(observer))),
-                None => Supervisor::launch(options, &program)
-                    .map(|supervisor| Observer::Ptrace(Box::new(supervisor))),
-            };
-            observer.map_err(refused)
-        }
-        Target::Attach(pids) => {
-            let pids: Vec<Tid> = pids.iter().map(|&pid| Tid(pid)).collect();
-            let (observer, errors) = match rings {
-                Some(rings) => {
-                    let (observer, errors) =
-                        KernelObserver::attach(options, &pids, rings).map_err(refused)?;
-                    (Observer::Kernel(Box::new(observer)), errors)
-                }
-                None => {
-                    let (supervisor, errors) =
-                        Supervisor::attach(options, &pids).map_err(refused)?;
-                    (Observer::Ptrace(Box::new(supervisor)), errors)
-                }
-            };
-            for error in errors {
-                say(&error.to_string());
-            }
-            Ok(observer)
-        }
-    }
-}
-
-fn refused(error: TraceError) -> Failure {
-    Failure::new(error.status(), error.into())
-}
-
 /// One line of memtrace's own on stderr, whatever happens to it.
 pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "memtrace: {}", one_line(text));
@@ -259,124 +159,6 @@ fn options(trace: &Trace, shown: CallSet, info: &TraceInfo) -> Options {
         announce_entries: live && trace.format == Format::Strace,
         prompt: trace.quiet == Quiet::No && trace.log.is_none(),
         strict_overcommit: info.overcommit == 2,
-    }
-}
-
-/// Where a trace goes.
-struct Outputs {
-    live: Option<Box<dyn Sink>>,
-    live_on_stderr: bool,
-    file: Option<(TraceWriter<File>, std::path::PathBuf)>,
-    style: Style,
-}
-
-impl Outputs {
-    fn open(
-        trace: &Trace,
-        shown: CallSet,
-        info: &TraceInfo,
-        names: Option<&LiveNames>,
-    ) -> Result<Outputs, Failure> {
-        let stacks = || {
-            names.map(|names| Stacks {
-                names: Box::new(names.clone()),
-                depth: trace.stack_depth,
-            })
-        };
-        let cannot = |what: &std::path::Path| format!("cannot write to {}", what.display());
-        let file = match &trace.output {
-            None => None,
-            Some(path) => {
-                let writer = TraceWriter::create(path, info)
-                    .with_context(|| cannot(path))
-                    .map_err(|error| Failure::new(125, error))?;
-                Some((writer, path.clone()))
-            }
-        };
-        let style = style_for(trace.color, io::stderr());
-        let live = match (&trace.log, trace.quiet) {
-            (None, Quiet::Summary | Quiet::All) => None,
-            (Some(path), _) => {
-                let log = File::create(path)
-                    .with_context(|| cannot(path))
-                    .map_err(|error| Failure::new(125, error))?;
-                let plain = Style::choose(trace.color, None, |name| std::env::var_os(name));
-                Some(live(trace.format, log, plain, shown, true, info, stacks()))
-            }
-            (None, Quiet::No) => Some(live(
-                trace.format,
-                io::stderr(),
-                style.clone(),
-                shown,
-                false,
-                info,
-                stacks(),
-            )),
-        };
-        let live_on_stderr = trace.log.is_none();
-        Ok(Outputs {
-            live,
-            live_on_stderr,
-            file,
-            style,
-        })
-    }
-}
-
-/// Frames shown of a stack in a live timeline for people.
-const STACK_DEPTH: usize = 16;
-
-/// How stacks are shown.
-pub(super) struct Stacks {
-    /// What frames are called.
-    pub names: Box<dyn Namer>,
-    /// Most frames of a stack, if the user says so.
-    pub depth: Option<usize>,
-}
-
-/// The renderer of a live timeline, or of one that is told again.
-pub(super) fn live(
-    format: Format,
-    out: impl Write + 'static,
-    style: Style,
-    shown: CallSet,
-    to_file: bool,
-    info: &TraceInfo,
-    stacks: Option<Stacks>,
-) -> Box<dyn Sink> {
-    let view = |stacks: Stacks, depth| StackView::new(stacks.names, stacks.depth.unwrap_or(depth));
-    match format {
-        Format::Pretty => {
-            let pretty = Pretty::new(out, style, shown);
-            match stacks {
-                Some(stacks) => Box::new(pretty.with_stacks(view(stacks, STACK_DEPTH))),
-                None => Box::new(pretty),
-            }
-        }
-        Format::Strace => {
-            let options = strace::Options {
-                calls: shown,
-                signals: true,
-                to_file,
-            };
-            let strace = StraceFormat::new(out, options);
-            match stacks {
-                // strace itself shows them whole.
-                Some(stacks) => Box::new(strace.with_stacks(view(stacks, usize::MAX))),
-                None => Box::new(strace),
-            }
-        }
-        Format::Jsonl => {
-            let mut lines = JsonLines::new(out, info);
-            if let Some(stacks) = stacks {
-                lines = lines.with_stacks(StackLines::new(stacks.names));
-            }
-            // Unless somebody asks for less, all is told.
-            match shown == CallSet::default() {
-                true => Box::new(lines),
-                false => Box::new(lines.showing(shown)),
-            }
-        }
     }
 }
 
