@@ -5,13 +5,10 @@
 //! scheduler still counts that CPU as free and leaves the tracee on it. Nothing of the tracee is
 //! changed.
 //!
-//! A SCHED_IDLE task starves on a busy CPU. So the thread goes back to normal scheduling when more
+//! A SCHED_IDLE task starves on a busy CPU, and following helps only while one task does all the
+//! stopping. So the thread goes back to normal scheduling when several tasks take turns, when more
 //! tasks want to run than there are CPUs (`/proc/loadavg`), and when it had to wait for its CPU
 //! (`/proc/thread-self/schedstat`).
-//!
-//! Following helps only while one task does all the stopping. When several take turns, the thread
-//! stays on one CPU, scheduled as everybody: free to move, it would be woken on the CPU of whoever
-//! stopped last, and the tasks that it resumes would be pushed around with it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -37,16 +34,6 @@ const OTHERS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where the tracing thread may run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Anywhere,
-    /// On the CPU of the followed task, as SCHED_IDLE.
-    Beside(usize),
-    /// On one CPU.
-    Still,
-}
-
 /// Keeps the calling thread beside its tracee.
 #[derive(Debug)]
 pub(super) struct Placement {
@@ -55,7 +42,7 @@ pub(super) struct Placement {
     cpus: u64,
     /// SCHED_IDLE can be taken, and given back.
     may_idle: bool,
-    place: Place,
+    following: Option<usize>,
     tid: Tid,
     stat: Option<File>,
     /// Stops of `tid`, and of others, since the last watch.
@@ -80,7 +67,7 @@ impl Placement {
             allowed,
             cpus: cpus as u64,
             may_idle: can_leave_idle(),
-            place: Place::Anywhere,
+            following: None,
             tid: Tid(0),
             stat: None,
             own: 0,
@@ -111,7 +98,6 @@ impl Placement {
             self.watch(now);
         } else if stops % LOOK_EVERY == LOOK_EVERY - 1
             && self.paused_until.is_none()
-            && self.place != Place::Still
             && self.others < OTHERS
             && self.tid == tid
         {
@@ -131,34 +117,24 @@ impl Placement {
         let Some(cpu) = procfs::last_cpu(stat) else {
             return;
         };
-        if self.place == Place::Beside(cpu) || self.allowed.is_set(cpu) != Ok(true) {
+        if self.following == Some(cpu) || self.allowed.is_set(cpu) != Ok(true) {
             return;
         }
-        if pin(cpu) {
-            if self.place == Place::Anywhere && self.may_idle {
+        let mut one = CpuSet::new();
+        if one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
+            if self.following.is_none() && self.may_idle {
                 let _ = sys::set_idle_policy(true);
             }
-            self.place = Place::Beside(cpu);
-        }
-    }
-
-    /// Stays on this CPU.
-    fn stay(&mut self) {
-        if self.place != Place::Still {
-            self.release();
-            if nix::sched::sched_getcpu().is_ok_and(pin) {
-                self.place = Place::Still;
-            }
+            self.following = Some(cpu);
         }
     }
 
     /// Goes back to normal scheduling on any allowed CPU.
     pub(super) fn release(&mut self) {
-        let place = std::mem::replace(&mut self.place, Place::Anywhere);
-        if matches!(place, Place::Beside(_)) && self.may_idle {
-            let _ = sys::set_idle_policy(false);
-        }
-        if place != Place::Anywhere {
+        if self.following.take().is_some() {
+            if self.may_idle {
+                let _ = sys::set_idle_policy(false);
+            }
             let _ = sched_setaffinity(Pid::from_raw(0), &self.allowed);
         }
     }
@@ -168,31 +144,15 @@ impl Placement {
         let crowded = OTHERS <= self.others;
         (self.own, self.others) = (0, 0);
         let since = std::mem::replace(&mut self.watched, now);
-        let waited = self
-            .schedstat
-            .as_ref()
-            .and_then(run_delay)
-            .unwrap_or_default();
-        let delay = waited.saturating_sub(self.waited);
-        self.waited = waited;
-        let starved = now.duration_since(since).as_nanos() as u64 / 2 < delay;
-        if crowded {
-            match starved && self.place == Place::Still {
-                // The scheduler may know of a better CPU.
-                true => self.release(),
-                false => self.stay(),
-            }
-            return;
-        }
-        if self.place == Place::Still {
-            self.release();
-        }
         // Right after a resume the tracee wants to run, and so do we.
         let busy = self
             .loadavg
             .as_ref()
             .and_then(runnable)
             .is_some_and(|all| self.cpus + 2 <= all);
+        if crowded {
+            self.release();
+        }
         if let Some(until) = self.paused_until {
             if busy {
                 self.paused_until = Some(until.max(now + FIRST_PAUSE));
@@ -201,24 +161,26 @@ impl Placement {
             }
             return;
         }
-        let beside = matches!(self.place, Place::Beside(_));
+        let waited = self
+            .schedstat
+            .as_ref()
+            .and_then(run_delay)
+            .unwrap_or_default();
+        let delay = waited.saturating_sub(self.waited);
+        self.waited = waited;
+        let starved =
+            self.following.is_some() && now.duration_since(since).as_nanos() as u64 / 2 < delay;
         if busy {
             self.release();
             self.paused_until = Some(now + FIRST_PAUSE);
-        } else if beside && starved {
+        } else if starved {
             self.release();
             self.paused_until = Some(now + self.pause);
             self.pause = (self.pause * 2).min(LAST_PAUSE);
-        } else if beside {
+        } else if self.following.is_some() {
             self.pause = FIRST_PAUSE;
         }
     }
-}
-
-/// Lets this thread run on `cpu` alone. Whether it worked.
-fn pin(cpu: usize) -> bool {
-    let mut one = CpuSet::new();
-    one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok()
 }
 
 /// Nanoseconds this thread was runnable and did not run: the second number of schedstat.
