@@ -40,7 +40,7 @@ pub fn start(name: &'static str, tools: &Tools, argv: &[OsString]) -> Found<Case
         rounds: 2,
         contenders,
         wants: vec![
-            want("memtrace", "untraced", 1.15),
+            want("memtrace -k", "memtrace", 1.15),
             want("memtrace -k", "strace -k", 0.1),
             aim("memtrace -k", "untraced", 1.5),
         ],
