@@ -153,8 +153,12 @@ impl<W: Write> Pretty<W> {
             .map(|(bytes, word)| format!("{} {word}", Size(bytes)))
             .collect();
         let (now, kinds) = (Size(resident.now), kinds.join(", "));
-        let text = format_args!("resident {now}: {kinds}");
-        self.remark(event, timeline, Role::Dim, text)
+        self.remark(
+            event,
+            timeline,
+            Role::Dim,
+            format_args!("resident {now}: {kinds}"),
+        )
     }
 
     /// Further lines about the event above: memtrace's own words, wrapped.
