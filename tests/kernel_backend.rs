@@ -368,6 +368,21 @@ fn what_was_touched_of_a_reservation_is_what_is_resident_of_it() {
     let by = |index: usize| &life["touchers"][index]["touched"]["bytes"];
     assert_eq!(by(0), 1001 * 4096, "the first thread");
     assert_eq!(by(1), 300 * 4096, "the second");
+    for by in ["mapping", "thread", "stack"] {
+        let report = ["report", "--by", by, "--json", name];
+        let reported = run(&mut memtrace::<&str>(&report, &[]));
+        let table: Value = serde_json::from_str(&reported.stdout).expect("JSON");
+        let rows = table["rows"].as_array().expect("rows");
+        let mut told = rows
+            .iter()
+            .filter_map(|row| row["touched"]["bytes"].as_u64());
+        let found = match by {
+            // It touches its own stack, too.
+            "thread" => told.any(|bytes| (300 * 4096..400 * 4096).contains(&bytes)),
+            _ => told.any(|bytes| bytes == resident),
+        };
+        assert!(found, "{by}: {table:#}");
+    }
     let reserver = life["reserver"].to_string();
     assert!(reserver.contains("touch::main"), "{reserver}");
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::mm::Flow;
 use crate::report::recognize::{Kind, Recognized};
 use crate::report::space::touched;
-use crate::report::{Place, is_error};
+use crate::report::{Place, Touches, is_error};
 use crate::timeline::CallEvent;
 use crate::units::{Bytes, SpaceId, Tid, Timestamp};
 
@@ -83,6 +83,9 @@ pub struct Sums {
     /// Mapped then: both of them. Where rows are stacks or owners it is what they mapped, whoever
     /// committed it, as reserved is what they reserved; committed is what they committed.
     pub mapped: Bytes,
+    /// What was touched, if page faults were recorded: of these bytes by anybody; where rows are
+    /// threads, by them; where they are stacks or owners, of what they committed.
+    pub touched: Touches,
 }
 
 impl AddAssign for Sums {
@@ -96,6 +99,7 @@ impl AddAssign for Sums {
             reserved,
             committed,
             mapped,
+            touched,
         } = other;
         self.calls += calls;
         self.failed += failed;
@@ -105,6 +109,7 @@ impl AddAssign for Sums {
         self.reserved += reserved;
         self.committed += committed;
         self.mapped += mapped;
+        self.touched += touched;
     }
 }
 

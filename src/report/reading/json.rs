@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::abi::Prot;
 use crate::mm::Backing;
-use crate::report::json::{ended, flow, hex, kind_and_name, maker, parts};
+use crate::report::json::{ended, flow, hex, kind_and_name, maker, parts, touches};
 use crate::report::recognize::Recognized;
-use crate::report::{Made as MadeBy, Place};
+use crate::report::{Made as MadeBy, Place, Touches};
 use crate::timeline::{Began, EventKind};
 use crate::units::{Bytes, Timestamp};
 
@@ -356,15 +356,22 @@ fn sums(sums: &Sums) -> Value {
         reserved,
         committed,
         mapped,
+        touched,
     } = sums;
-    json!({
+    let mut object = json!({
         "calls": calls,
         "failed": failed,
         "bytes": bytes.0,
         "flow": flow(flows),
         "began": began.0,
         "end": {"reserved": reserved.0, "committed": committed.0, "mapped": mapped.0},
-    })
+    });
+    if let Value::Object(object) = &mut object
+        && *touched != Touches::default()
+    {
+        object.insert("touched".to_owned(), touches(touched));
+    }
+    object
 }
 
 /// `memtrace.timeline/1`: the figures over time. The values of a step are those at its end;

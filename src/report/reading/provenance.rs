@@ -114,6 +114,13 @@ impl Now<'_> {
 }
 
 impl Provenance {
+    /// What is known of the byte at `addr`.
+    pub(super) fn piece_at(&self, space: SpaceId, addr: Addr) -> Option<&Piece> {
+        let page = AddrRange::covering(addr.page_floor(), 1)?;
+        let pieces = &self.spaces.get(&space)?.pieces;
+        pieces.overlapping(page).next().map(|(_, piece)| piece)
+    }
+
     /// Takes an event; `counts` says whether the question is about it. What happened to which bytes
     /// is told to `tell`. A space that ends stays until [`Provenance::forget`].
     pub(super) fn event(

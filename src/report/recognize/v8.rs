@@ -35,7 +35,10 @@ pub(super) const V8: Runtime = Runtime {
     version: None,
     functions: &[
         ("v8::internal::CodeRange::*", CODE),
-        ("v8::internal::BackingStore::*", WASM),
+        // TryAllocateAndPartiallyCommitMemory, which resizable array buffers use too, tells nothing.
+        ("v8::internal::BackingStore::AllocateWasmMemory*", WASM),
+        ("v8::internal::WasmMemoryObject::*", WASM),
+        ("v8::internal::BackingStore::Allocate(*", TABLES),
         ("v8::internal::MemoryAllocator::*", PAGES),
         ("v8::internal::MemoryChunk::*", PAGES),
         ("v8::internal::SemiSpace::*", PAGES),

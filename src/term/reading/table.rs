@@ -25,6 +25,7 @@ enum Column {
     Decommit,
     Release,
     Discard,
+    Touched,
     EndReserved,
     EndCommitted,
 }
@@ -32,7 +33,7 @@ enum Column {
 impl Column {
     /// In the order of the table; what is less important than others goes first where the output
     /// is narrow, see [`Column::DROPPED`].
-    const ALL: [Column; 12] = [
+    const ALL: [Column; 13] = [
         Column::Calls,
         Column::Failed,
         Column::Bytes,
@@ -43,6 +44,7 @@ impl Column {
         Column::Decommit,
         Column::Release,
         Column::Discard,
+        Column::Touched,
         Column::EndReserved,
         Column::EndCommitted,
     ];
@@ -73,6 +75,7 @@ impl Column {
             Column::Decommit => "decommit",
             Column::Release => "release",
             Column::Discard => "discard",
+            Column::Touched => "touched",
             Column::EndReserved => "reserved",
             Column::EndCommitted => "committed",
         }
@@ -111,6 +114,7 @@ impl Column {
             Column::Decommit => amount(sums.flow.decommit),
             Column::Release => amount(sums.flow.release),
             Column::Discard => amount(sums.flow.discard),
+            Column::Touched => amount(sums.touched.bytes),
             Column::EndReserved => amount(sums.reserved),
             Column::EndCommitted => amount(sums.committed),
         }

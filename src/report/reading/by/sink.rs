@@ -13,8 +13,9 @@ use crate::report::reading::kinds::{Followed, Gone, Kinds};
 use crate::report::reading::provenance::{History, How, Piece, Provenance};
 use crate::report::reading::range_map::RangeMap;
 use crate::report::recognize::Recognized;
+use crate::report::touched::TouchedPages;
 use crate::timeline::{
-    CallEvent, Event, EventKind, Namer, Observation, Sink, SpaceState, Timeline,
+    CallEvent, Event, EventKind, Namer, Observation, Sink, SpaceState, Timeline, TouchEvent,
 };
 use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
@@ -31,6 +32,7 @@ pub struct TableSink {
     provenance: Provenance,
     kinds: Kinds,
     rows: BTreeMap<Key, Row>,
+    touched: BTreeMap<SpaceId, TouchedPages>,
     done: usize,
     until: Timestamp,
 }
@@ -51,6 +53,7 @@ impl Table {
             provenance: Provenance::default(),
             kinds: Kinds::default(),
             rows: BTreeMap::new(),
+            touched: BTreeMap::new(),
             done: 0,
             until: Timestamp(0),
         }
@@ -181,6 +184,27 @@ impl TableSink {
         }
     }
 
+    /// A page fault: of who took it, where rows are threads; else of the bytes.
+    fn touch(&mut self, event: &Event, touch: &TouchEvent) {
+        let pages = self.touched.entry(event.space).or_default();
+        let new = pages.touch(touch.addr);
+        let key = match self.by {
+            By::Thread => Key::Thread(event.tid),
+            By::Space => Key::Space(event.space),
+            By::Call | By::File | By::Mapping | By::Kind => {
+                let piece = self.provenance.piece_at(event.space, touch.addr);
+                let Some(piece) = piece.filter(|piece| piece.origin.counts) else {
+                    return;
+                };
+                match self.kinds.of_file(event.space, piece) {
+                    Some(known) if self.by == By::Kind => self.kind_row(Some(known), 0),
+                    _ => key_of(self.by, piece),
+                }
+            }
+        };
+        self.row(key).sums.touched.add(touch, new);
+    }
+
     /// Gives each byte of a call to its row, and the call to the row with the most.
     fn split(&mut self, whole: Sums, told: &[Told]) {
         let mut rest = whole;
@@ -238,6 +262,7 @@ impl TableSink {
 
     /// What is left of a space is what its rows end with.
     fn ended(&mut self, space: SpaceId, state: &SpaceState) {
+        self.touched.remove(&space);
         let history: History = self.provenance.spaces.remove(&space).unwrap_or_default();
         if self.by == By::Kind {
             return self.ended_by_kind(space, state, &history);
@@ -403,11 +428,15 @@ impl Sink for TableSink {
                 if counts {
                     self.call(event, call, &told, timeline);
                 }
+                if let Some(touched) = self.touched.get_mut(&event.space) {
+                    touched.follow(&call.spans);
+                }
                 if by == By::Mapping {
                     self.follow_life(&told, event.time);
                     self.fold();
                 }
             }
+            EventKind::Touched(touch) if counts => self.touch(event, touch),
             EventKind::SpaceEnded { .. } => self.ended(event.space, state),
             _ => {}
         }

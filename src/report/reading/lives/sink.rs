@@ -14,7 +14,7 @@ use crate::report::{Place, Touches};
 use crate::timeline::{
     CallEvent, Event, EventKind, Namer, Sink, SpaceState, Stacks, Timeline, TouchEvent,
 };
-use crate::units::{AddrRange, Bytes, SpaceId, Tid, Timestamp};
+use crate::units::{Bytes, SpaceId, Tid, Timestamp};
 
 use super::{Commits, LifeSums, Lives, ReservationLife, TouchedBy};
 
@@ -198,12 +198,7 @@ impl LivesSink {
             .entry(event.space)
             .or_default()
             .touch(touch.addr);
-        let Some(history) = self.provenance.spaces.get(&event.space) else {
-            return;
-        };
-        let page = AddrRange::covering(touch.addr.page_floor(), 1);
-        let piece = page.and_then(|page| history.pieces.overlapping(page).next());
-        if let Some((_, piece)) = piece
+        if let Some(piece) = self.provenance.piece_at(event.space, touch.addr)
             && let Some(life) = self.going.get_mut(&(event.space, piece.origin.id))
         {
             let source = match touch.stack {

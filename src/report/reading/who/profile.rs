@@ -8,7 +8,8 @@ use crate::mm::Vma;
 use crate::report::reading::by::Sums;
 use crate::report::reading::filter::Filter;
 use crate::report::reading::provenance::{History, Provenance};
-use crate::timeline::{Event, EventKind, Sink, SpaceState, Stacks, Timeline};
+use crate::report::touched::TouchedPages;
+use crate::timeline::{Event, EventKind, Sink, SpaceState, Stacks, Timeline, TouchEvent};
 use crate::units::{AddrRange, Bytes, SpaceId, Timestamp};
 
 use super::Source;
@@ -21,6 +22,7 @@ pub struct ProfileSink {
     provenance: Provenance,
     /// Of living spaces.
     living: BTreeMap<SpaceId, BTreeMap<Source, Sums>>,
+    touched: BTreeMap<SpaceId, TouchedPages>,
     done: BTreeMap<(Arc<str>, Source), Sums>,
     stacks: Stacks,
     until: Timestamp,
@@ -55,6 +57,7 @@ impl ProfileSink {
             filter,
             provenance: Provenance::default(),
             living: BTreeMap::new(),
+            touched: BTreeMap::new(),
             done: BTreeMap::new(),
             stacks: Stacks::default(),
             until: Timestamp(0),
@@ -105,8 +108,19 @@ impl ProfileSink {
         }
     }
 
+    /// A page fault, on bytes that somebody committed.
+    fn touch(&mut self, event: &Event, touch: &TouchEvent) {
+        let pages = self.touched.entry(event.space).or_default();
+        let new = pages.touch(touch.addr);
+        let piece = self.provenance.piece_at(event.space, touch.addr);
+        if let Some((source, true)) = piece.map(Source::of_commit) {
+            self.sums(event.space, source).touched.add(touch, new);
+        }
+    }
+
     /// What is left of a space belongs to who made it.
     fn ended(&mut self, space: SpaceId, state: &SpaceState) {
+        self.touched.remove(&space);
         let history = self.provenance.spaces.remove(&space).unwrap_or_default();
         for vma in state.model.vmas() {
             self.left(space, vma, &history, state);
@@ -178,6 +192,11 @@ impl Sink for ProfileSink {
         let Some(state) = timeline.spaces.get(&event.space) else {
             return Ok(());
         };
+        if let EventKind::Call(call) = &event.kind
+            && let Some(touched) = self.touched.get_mut(&event.space)
+        {
+            touched.follow(&call.spans);
+        }
         match &event.kind {
             EventKind::SpaceBegan { .. } => self.began(event.space),
             EventKind::Call(call) if counts => {
@@ -186,6 +205,7 @@ impl Sink for ProfileSink {
                     *self.sums(event.space, Source::of_call(call)) += sums;
                 }
             }
+            EventKind::Touched(touch) => self.touch(event, touch),
             EventKind::SpaceEnded { .. } => self.ended(event.space, state),
             _ => {}
         }
