@@ -139,6 +139,8 @@ fn calls_named<S: AsRef<OsStr>>(program: &[S], names_in: Option<&Path>) -> Vec<C
                 let end = raw["end"].as_str().expect("an end").to_owned();
                 stacks.insert(raw["id"].as_u64(), (end, functions));
             }
+            // The program ended while a thread was in it.
+            (Some("call"), _) if line["cut"] == true => {}
             (Some("call"), _) => {
                 let text = |key: &str| line["args"][key].as_str().unwrap_or("").to_owned();
                 let (end, functions) = stacks[&line["stack"].as_u64()].clone();

@@ -56,7 +56,9 @@ fn every_trace_reads_whole_and_its_sums_are_exact() {
             let parts = space.parts;
             let sum = parts.anon.0 + parts.file.0 + parts.shmem.0 + parts.special.0;
             assert_eq!(space.committed.end.0, sum, "{name}, space {id:?}");
-            assert!(space.verify.checks > 0, "{name}, space {id:?}");
+            // Nothing stands still at its end where the kernel observes.
+            let checked = space.verify.checks > 0 || report.info.backend == "kernel";
+            assert!(checked, "{name}, space {id:?}");
             let drift = (space.verify.drift, space.verify.resynced);
             assert_eq!(drift, (Bytes(0), Bytes(0)), "{name}, space {id:?}");
         }
