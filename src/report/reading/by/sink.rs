@@ -192,13 +192,13 @@ impl TableSink {
             By::Thread => Key::Thread(event.tid),
             By::Space => Key::Space(event.space),
             By::Call | By::File | By::Mapping | By::Kind => {
-                let piece = self.provenance.piece_at(event.space, touch.addr);
-                let Some(piece) = piece.filter(|piece| piece.origin.counts) else {
-                    return;
-                };
-                match self.kinds.of_file(event.space, piece) {
-                    Some(known) if self.by == By::Kind => self.kind_row(Some(known), 0),
-                    _ => key_of(self.by, piece),
+                match self.provenance.piece_at(event.space, touch.addr) {
+                    None => Key::Found,
+                    Some(piece) if !piece.origin.counts => return,
+                    Some(piece) => match self.kinds.of_file(event.space, piece) {
+                        Some(known) if self.by == By::Kind => self.kind_row(Some(known), 0),
+                        _ => key_of(self.by, piece),
+                    },
                 }
             }
         };

@@ -113,7 +113,8 @@ impl ProfileSink {
         let pages = self.touched.entry(event.space).or_default();
         let new = pages.touch(touch.addr);
         let piece = self.provenance.piece_at(event.space, touch.addr);
-        if let Some((source, true)) = piece.map(Source::of_commit) {
+        let committed = piece.map_or((Source::Found, true), Source::of_commit);
+        if let (source, true) = committed {
             self.sums(event.space, source).touched.add(touch, new);
         }
     }
@@ -205,7 +206,7 @@ impl Sink for ProfileSink {
                     *self.sums(event.space, Source::of_call(call)) += sums;
                 }
             }
-            EventKind::Touched(touch) => self.touch(event, touch),
+            EventKind::Touched(touch) if counts => self.touch(event, touch),
             EventKind::SpaceEnded { .. } => self.ended(event.space, state),
             _ => {}
         }
