@@ -16,7 +16,7 @@ use super::observer::{KernelObserver, PAUSE};
 use super::record::What;
 use super::rings::{Rings, SLACK, now};
 use super::state::{First, Space, Task};
-use super::stop::while_stopped;
+use super::stop::{PATIENCE, while_stopped};
 
 /// What the first look at a process tells.
 struct Seen {
@@ -113,7 +113,7 @@ impl KernelObserver {
         let mut in_call = BTreeSet::new();
         for tried in 0..TRIES {
             let stopped = if tried < STOPS { pids } else { &[] };
-            let looked = while_stopped(stopped, || {
+            let looked = while_stopped(stopped, PATIENCE, || {
                 let began = now();
                 let seen: Vec<(Tid, Seen)> = pids
                     .iter()

@@ -12,7 +12,7 @@ use super::super::procfs;
 use super::super::supervisor::Deliver;
 use super::observer::{BATCH, KernelObserver, PAUSE};
 use super::rings::{SLACK, now};
-use super::stop::while_stopped;
+use super::stop::{PATIENCE, while_stopped};
 
 /// How long the end may take to tell what has come in; then, to count what is left; and what even that
 /// leaves is thrown away unread.
@@ -41,7 +41,7 @@ impl KernelObserver {
             // Whom a few stops have not held, more only disturb.
             let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
             let pids: Vec<Tid> = pids.into_iter().filter(|_| tried < STOPS).collect();
-            let looked = while_stopped(&pids, || {
+            let looked = while_stopped(&pids, PATIENCE * (1 << tried.min(STOPS)), || {
                 let began = now();
                 let seen: Vec<(SpaceId, Option<Resident>, Snapshot)> = readers
                     .iter()
@@ -56,10 +56,10 @@ impl KernelObserver {
             // Without records only a stop shows that nothing happened meanwhile.
             let seen = seen.into_iter().filter(|_| stood_still || !self.deaf);
             for (id, resident, map) in seen.collect::<Vec<_>>() {
-                self.add_last_look(id, began, ended, resident, map);
+                self.add_last_look(id, began, ended, resident, map, stood_still);
             }
             self.catch_up(ended, until, deliver);
-            if std::mem::take(&mut self.lost) {
+            if std::mem::take(&mut self.lost) || self.deaf {
                 self.count_tasks();
             }
             self.settle(ended + 1);
@@ -173,8 +173,14 @@ impl KernelObserver {
     }
 }
 
-/// The last look at a space.
+/// The last look at a space, by `tid` or, where that has gone unseen, by another thread of its process.
 fn last(id: SpaceId, tid: Tid) -> Option<(SpaceId, Option<Resident>, Snapshot)> {
+    let mut threads = procfs::tasks(tid).unwrap_or_default();
+    threads.insert(0, tid);
+    threads.into_iter().find_map(|tid| last_by(id, tid))
+}
+
+fn last_by(id: SpaceId, tid: Tid) -> Option<(SpaceId, Option<Resident>, Snapshot)> {
     let resident = procfs::Status::read(tid)
         .ok()
         .and_then(|status| status.resident());
@@ -182,5 +188,6 @@ fn last(id: SpaceId, tid: Tid) -> Option<(SpaceId, Option<Resident>, Snapshot)> 
         true => procfs::smaps(tid).or_else(|_| procfs::maps(tid)),
         false => procfs::maps(tid),
     };
-    Some((id, resident, map.ok()?))
+    let map = map.ok().filter(|map| !map.entries.is_empty())?;
+    Some((id, resident, map))
 }

@@ -59,8 +59,12 @@ impl KernelObserver {
         ended: u64,
         resident: Option<Resident>,
         map: Snapshot,
+        still: bool,
     ) {
         self.add_look(space, began, ended, Seen::Last(resident, map));
+        if let Some(look) = self.looks.last_mut() {
+            look.still = still;
+        }
     }
 
     fn add_look(&mut self, space: SpaceId, began: u64, ended: u64, seen: Seen) {
@@ -76,6 +80,7 @@ impl KernelObserver {
             seen,
             reached: false,
             torn: false,
+            still: false,
         });
     }
 
@@ -86,15 +91,16 @@ impl KernelObserver {
         }
     }
 
-    /// A task of each space, whose files of /proc show it.
+    /// A task of each space, whose files of /proc show it: a leader where there is one, which is the
+    /// last to go.
     pub(super) fn readers(&self) -> Vec<(SpaceId, Tid)> {
-        let mut readers: Vec<(SpaceId, Tid)> = Vec::new();
+        let mut readers: Vec<(SpaceId, bool, Tid)> = Vec::new();
         for (&tid, task) in &self.tasks {
-            readers.push((task.space, tid));
+            readers.push((task.space, tid != task.pid, tid));
         }
         readers.sort_unstable();
-        readers.dedup_by_key(|(space, _)| *space);
-        readers
+        readers.dedup_by_key(|(space, ..)| *space);
+        readers.into_iter().map(|(id, _, tid)| (id, tid)).collect()
     }
 
     /// Makes the looks that are due. Whether any must be made again soon.

@@ -50,7 +50,7 @@ impl KernelObserver {
             }
         }
         for look in &mut self.looks {
-            look.torn = true;
+            look.torn |= !look.still;
         }
     }
 

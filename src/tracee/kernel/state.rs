@@ -159,6 +159,8 @@ pub(super) struct Look {
     pub reached: bool,
     /// Something happened meanwhile: it shows no single moment.
     pub torn: bool,
+    /// Every task stood still meanwhile: lost records make no difference.
+    pub still: bool,
 }
 
 /// What a look is for.

@@ -13,20 +13,21 @@ use super::super::sys::{self, Waited};
 use super::super::{memory, procfs};
 
 /// How long to wait for tasks to stop; those of uninterruptible sleeps are left alone then.
-const PATIENCE: Duration = Duration::from_millis(60);
+pub(super) const PATIENCE: Duration = Duration::from_millis(60);
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Stops every task of `pids` that may be stopped, looks, and lets them go. Processes that could
+/// Stops every task of `pids` that may be stopped, within `patience`, looks, and lets them go. Processes that could
 /// not be stopped (another tracer has them, or permissions are missing) go on meanwhile: whoever
 /// looks must be able to tell, by the records or by what this returns beside: whether all stood still.
 ///
 /// In a thread of its own, whose end sets free what did not come to its stop in time.
 pub(super) fn while_stopped<T: Send>(
     pids: &[Tid],
+    patience: Duration,
     look: impl FnOnce() -> T + Send,
 ) -> Option<(T, bool)> {
     let work = || {
-        let (stopped, all) = stop(pids);
+        let (stopped, all) = stop(pids, patience);
         let seen = look();
         for (tid, signal) in stopped {
             match signal {
@@ -44,7 +45,7 @@ pub(super) fn while_stopped<T: Send>(
 
 /// The tasks that stand still, each with the signal to deliver when it goes on (0: none), or `None`
 /// where our own request stopped it; and whether those are all.
-fn stop(pids: &[Tid]) -> (Vec<(Tid, Option<i32>)>, bool) {
+fn stop(pids: &[Tid], patience: Duration) -> (Vec<(Tid, Option<i32>)>, bool) {
     let began = Instant::now();
     let mut all = !pids.is_empty();
     let mut tasks: BTreeMap<Tid, Option<Option<i32>>> = BTreeMap::new();
@@ -70,13 +71,13 @@ fn stop(pids: &[Tid]) -> (Vec<(Tid, Option<i32>)>, bool) {
             }
         }
         let moving = |tasks: &BTreeMap<_, Option<_>>| tasks.values().any(Option::is_none);
-        while moving(&tasks) && began.elapsed() < PATIENCE {
+        while moving(&tasks) && began.elapsed() < patience {
             tasks.retain(|&tid, stop| stop.is_some() || wait(tid, stop));
             if moving(&tasks) {
                 thread::sleep(PAUSE);
             }
         }
-        if !new || PATIENCE <= began.elapsed() {
+        if !new || patience <= began.elapsed() {
             all &= !new && !refused && !moving(&tasks);
             break;
         }
