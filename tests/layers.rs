@@ -162,7 +162,8 @@ fn unsafe_code_has_one_address() {
     for layer in LAYERS {
         for name in *layer {
             for (path, code) in module(name) {
-                let is_sys = path.ends_with("tracee/sys.rs");
+                let is_sys =
+                    path.ends_with("tracee/sys.rs") || path.ends_with("tracee/sys/perf.rs");
                 assert!(
                     is_sys || !code.contains("unsafe "),
                     "{} holds unsafe code",

@@ -33,13 +33,16 @@ impl Stack {
     }
 }
 
-/// Registers and a copy of the stack of a task that stands at the entry of a call.
+/// Registers and a copy of the stack of a task that stands at the entry of a call, or at a page fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawStack {
     /// The registers that unwinding begins with.
     pub registers: Registers,
     /// The task runs 32-bit code: words of four bytes.
     pub compat: bool,
+    /// It stands at an instruction that is still to be done; elsewhere after the one that entered the
+    /// kernel.
+    pub interrupted: bool,
     /// Copies of memory; the first holds what the stack pointer points to.
     pub copies: Vec<Copied>,
     /// Where the Go runtime left the goroutine that it works for on a stack of its own: pc, sp and
@@ -50,7 +53,7 @@ pub struct RawStack {
 /// Registers at a stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers {
-    /// The instruction after the one that entered the kernel.
+    /// The instruction after the one that entered the kernel; in an interrupted program, the next.
     pub pc: u64,
     /// Stack pointer.
     pub sp: u64,

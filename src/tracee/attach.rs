@@ -122,7 +122,7 @@ impl Supervisor {
                         .find(|(other, _)| sys::same_space(**other, tid) == Some(true));
                     let space = match shared {
                         Some((_, &space)) => space,
-                        None => self.begin_space(tid, Began::Attach),
+                        None => self.begin_space(tid, pid, Began::Attach),
                     };
                     spaces.insert(pid, space);
                     space

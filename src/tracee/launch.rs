@@ -220,7 +220,7 @@ impl Supervisor {
                 .to_owned();
             self.push(Observed::Note { space: None, text });
         }
-        let space = self.begin_space(tid, Began::Exec);
+        let space = self.begin_space(tid, tid, Began::Exec);
         self.add_task(tid, tid, space, None, TaskOrigin::Launch);
         self.resume(tid, 0);
         Ok(())

@@ -114,6 +114,7 @@ impl Supervisor {
         } else {
             let id = self.begin_space(
                 child,
+                child,
                 Began::Fork {
                     parent: Some(space),
                 },
@@ -157,7 +158,7 @@ impl Supervisor {
                     self.add_task(tid, process, space, None, TaskOrigin::Thread);
                 }
                 None => {
-                    let id = self.begin_space(tid, Began::Fork { parent: None });
+                    let id = self.begin_space(tid, process, Began::Fork { parent: None });
                     self.add_task(tid, process, id, None, TaskOrigin::Fork);
                 }
             }
@@ -166,8 +167,8 @@ impl Supervisor {
         !self.parked.is_empty()
     }
 
-    /// A new space, whose maps are read now: `tid`, which is in it, must be stopped.
-    pub(super) fn begin_space(&mut self, tid: Tid, began: Began) -> SpaceId {
+    /// A new space of process `pid`, whose maps are read now: `tid`, which is in it, must be stopped.
+    pub(super) fn begin_space(&mut self, tid: Tid, pid: Tid, began: Began) -> SpaceId {
         let id = self.tables.new_space();
         self.new_space = self.options.stacks;
         let maps = procfs::maps(tid);
@@ -204,7 +205,7 @@ impl Supervisor {
         let brk_start = fresh.then(|| procfs::brk_start(tid)).flatten();
         self.push(Observed::SpaceBegan(SpaceBegan {
             space: id,
-            pid: tid,
+            pid,
             began,
             exe,
             snapshot: snapshot.unwrap_or_default(),
@@ -214,7 +215,7 @@ impl Supervisor {
         }));
         if !known {
             let text = format!(
-                "process {tid}: its maps cannot be read; its model begins empty and cannot be verified"
+                "process {pid}: its maps cannot be read; its model begins empty and cannot be verified"
             );
             self.push(Observed::Note {
                 space: Some(id),
@@ -288,7 +289,7 @@ impl Supervisor {
         } else {
             self.release_slot(old, former);
         }
-        let id = self.begin_space(tid, Began::Exec);
+        let id = self.begin_space(tid, tid, Began::Exec);
         task.space = id;
         task.exiting = false;
         // Its exit stop is still to come, and belongs to no slot.

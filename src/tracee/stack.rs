@@ -55,6 +55,7 @@ pub(super) fn capture(tid: Tid, room: &mut Vec<u8>) -> Stack {
     Stack::Raw(Box::new(RawStack {
         registers,
         compat,
+        interrupted: false,
         copies,
         goroutine,
     }))

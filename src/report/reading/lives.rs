@@ -74,8 +74,11 @@ pub struct Commits {
 /// What one source touched of a reservation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TouchedBy {
-    /// Its page faults; the pages are those that it touched first.
+    /// Its page faults; the pages are those that it touched first. Where stacks were only sampled, those
+    /// of a thread that had none taken count for the next that it had taken in the same reservation.
     pub touches: Touches,
+    /// How many of the recorded ones had their stack taken.
+    pub stacks: u64,
     /// When it took the first.
     pub first: Timestamp,
     /// When it took the last.

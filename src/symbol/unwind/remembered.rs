@@ -28,6 +28,7 @@ pub(super) struct Remembered {
 struct Stack {
     registers: Registers,
     compat: bool,
+    interrupted: bool,
     walked: Walked,
     id: StackId,
 }
@@ -56,6 +57,7 @@ impl Remembered {
                 now.is_some_and(|now| now.prot.contains(Prot::EXEC))
             };
             stack.compat == raw.compat
+                && stack.interrupted == raw.interrupted
                 && stack.walked.used.holds(&stack.registers, raw)
                 && stack.walked.mappings.iter().all(there)
                 && !stack.walked.no_code.iter().any(code)
@@ -75,6 +77,7 @@ impl Remembered {
         stacks.push(Stack {
             registers: raw.registers,
             compat: raw.compat,
+            interrupted: raw.interrupted,
             walked,
             id,
         });

@@ -120,7 +120,7 @@ impl<'a> Walk<'a> {
         let mut sites = Vec::new();
         let mut at = Caller {
             pc: raw.registers.pc,
-            interrupted: false,
+            interrupted: raw.interrupted,
         };
         let end = loop {
             let lookup = at.pc.wrapping_sub(u64::from(!at.interrupted));

@@ -250,6 +250,7 @@ fn committed_words(who: &[Label], commits: &Commits) -> String {
 fn touched_words(who: &[Label], by: &TouchedBy) -> String {
     let TouchedBy {
         touches,
+        stacks,
         first,
         last,
     } = by;
@@ -265,12 +266,18 @@ fn touched_words(who: &[Label], by: &TouchedBy) -> String {
         false => format!("from {} to {}", Elapsed(first.0), Elapsed(last.0)),
     };
     let (bytes, faults) = (Size(touches.bytes), Count(touches.faults));
-    let least = match touches.recorded < touches.faults {
-        true => "at least ",
-        false => "",
+    let sampled = (1..touches.recorded).contains(stacks);
+    let (how_many, about) = match sampled {
+        true => ("about ", "about "),
+        false if touches.recorded < touches.faults => ("at least ", ""),
+        false => ("", ""),
     };
-    let faults = format!("{faults} page fault{}", plural(touches.faults));
-    format!("touched {least}{bytes}{how} in {faults} {when}")
+    let taken = match sampled {
+        true => format!(" ({} stack{} taken)", Count(*stacks), plural(*stacks)),
+        false => String::new(),
+    };
+    let faults = format!("{about}{faults} page fault{}", plural(touches.faults));
+    format!("touched {how_many}{bytes}{how} in {faults}{taken} {when}")
 }
 
 /// What became of its bytes.

@@ -1,7 +1,7 @@
 //! How watching begins: a launch that nothing stops, or a look at what runs already.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::abi::{Abi, call_info};
 use crate::timeline::{Began, Observed, SpaceBegan, TaskOrigin};
@@ -29,6 +29,8 @@ struct Seen {
 /// tracer has it, or a call that nothing interrupts), more stops only disturb.
 const TRIES: u32 = 50;
 const STOPS: u32 = 2;
+/// Nor for longer than this: what was seen then is compared as soon as there is a quiet moment.
+const TRYING: Duration = Duration::from_secs(3);
 
 impl KernelObserver {
     /// Launches `program`, which is never stopped. Must be called while memtrace has one thread.
@@ -111,9 +113,10 @@ impl KernelObserver {
     /// Looks at the processes until a look shows one moment.
     fn first_looks(&mut self, pids: &[Tid]) {
         let mut in_call = BTreeSet::new();
+        let until = Instant::now() + TRYING;
         for tried in 0..TRIES {
             let stopped = if tried < STOPS { pids } else { &[] };
-            let looked = while_stopped(stopped, PATIENCE, || {
+            let looked = while_stopped(stopped, PATIENCE * (1 << tried.min(STOPS)), || {
                 let began = now();
                 let seen: Vec<(Tid, Seen)> = pids
                     .iter()
@@ -125,7 +128,7 @@ impl KernelObserver {
                 continue;
             };
             let quiet = self.was_quiet(began, ended, &mut in_call);
-            if quiet || tried + 1 == TRIES {
+            if quiet || tried + 1 == TRIES || until < Instant::now() {
                 self.start = ended;
                 return self.begin_attached(began, seen, quiet);
             }

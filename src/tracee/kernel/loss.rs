@@ -33,7 +33,9 @@ impl KernelObserver {
 
     /// Nothing that is under way can be relied on; the kernel's maps put it right.
     pub(super) fn records_lost(&mut self, time: u64, count: u64) {
-        self.push(time, Observed::Lost(count));
+        if 0 < count {
+            self.push(time, Observed::Lost(count));
+        }
         self.lost = true;
         for task in self.tasks.values_mut() {
             (task.call, task.cloning, task.birth) = (None, None, None);

@@ -37,6 +37,7 @@ mod resident;
 mod rings;
 mod state;
 mod stop;
+mod stream;
 mod table;
 mod tasks;
 mod tracefs;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::timeline::{Observation, Observed, Stack, TaskEnd, Touched};
-use crate::units::{Addr, SpaceId, Tid, Timestamp};
+use crate::units::{SpaceId, Tid, Timestamp};
 
 use super::super::control::{Control, Requests};
 use super::super::error::TraceError;
@@ -12,7 +12,7 @@ use super::super::files::Files;
 use super::super::launch::Launching;
 use super::super::supervisor::{Deliver, Options, Outcome};
 use super::super::sys;
-use super::record::{EXECVE, EXECVEAT, Record, What};
+use super::record::{EXECVE, EXECVEAT, Fault, Record, What};
 use super::resident::Kinds;
 use super::rings::{Rings, now};
 use super::state::{First, Item, Look, Space, Task};
@@ -64,6 +64,8 @@ pub struct KernelObserver {
     pub(super) lost: bool,
     /// Records come faster than they can be told: so many calls were only counted since.
     pub(super) skipped: Option<u64>,
+    /// So many page faults were told of by their stacks alone, and others stand for them too.
+    told_beside: u32,
     failed: Option<TraceError>,
     control: Control,
     files: Files,
@@ -106,6 +108,7 @@ impl KernelObserver {
             start: 0,
             lost: false,
             skipped: None,
+            told_beside: 0,
             failed: None,
             control,
             files: Files::start(),
@@ -135,6 +138,7 @@ impl KernelObserver {
             if self.tasks.is_empty() {
                 break;
             }
+            self.follow_cpus();
             let soon = self.look();
             let requests = self.control.take();
             if requests.any() {
@@ -193,6 +197,20 @@ impl KernelObserver {
         self.finish_silent_execs();
         self.tell_counted(settled.min(self.rings.horizon));
         self.hand_on(deliver, true);
+    }
+
+    /// What happened on a CPU that came meanwhile, or was away, may be lost.
+    fn follow_cpus(&mut self) {
+        let text = match self.rings.follow_cpus() {
+            Ok(false) => return,
+            Ok(true) => {
+                "a CPU came or was away meanwhile: what happened there may be lost".to_owned()
+            }
+            Err(error) => format!("a CPU came whose events cannot be told: {error}"),
+        };
+        let time = self.rings.horizon;
+        self.push(time, Observed::Note { space: None, text });
+        self.records_lost(time, 0);
     }
 
     pub(super) fn hand_on(&mut self, deliver: &mut Deliver<'_>, idle: bool) {
@@ -264,7 +282,13 @@ impl KernelObserver {
             What::Ended { tid, .. } => self.ended(time, tid),
             What::Exec { pid, tid, comm } => self.exec_commits(time, pid, tid, &comm),
             What::Mapped(entry) => self.mapped(tid, entry),
-            What::Fault { addr, write } => self.faulted(tid, time, addr, write),
+            What::Fault(fault) => self.faulted(tid, time, fault),
+            What::FaultStack { fault, stack } => {
+                self.told_by_stack_alone(tid, time);
+                if let Some(task) = self.tasks.get_mut(&tid) {
+                    task.toucher = Some((fault, stack));
+                }
+            }
             What::Rss(stat) => self.counted(tid, time, stat),
             What::Lost(_) | What::Other => {}
         }
@@ -285,8 +309,37 @@ impl KernelObserver {
         }
     }
 
-    fn faulted(&mut self, tid: Tid, time: u64, addr: Addr, write: bool) {
-        let stands_for = self.rings.rate.stands_for(time);
+    fn faulted(&mut self, tid: Tid, time: u64, fault: Fault) {
+        let mut stands_for = self.rings.rate.stands_for(time);
+        let Some(task) = self.tasks.get_mut(&tid) else {
+            return;
+        };
+        let stack = match task.toucher.take_if(|(of, _)| of.addr == fault.addr) {
+            Some((_, stack)) => Stack::Raw(stack),
+            None => Stack::Absent,
+        };
+        if stack == Stack::Absent {
+            self.told_by_stack_alone(tid, time);
+            // What was told of beside is not counted twice.
+            let twice = self.told_beside.min(stands_for - 1);
+            self.told_beside -= twice;
+            stands_for -= twice;
+        }
+        self.touched(tid, time, fault, stands_for, stack);
+    }
+
+    /// Where page faults are thinned out, one whose stack was taken may have no other record.
+    fn told_by_stack_alone(&mut self, tid: Tid, time: u64) {
+        let task = self.tasks.get_mut(&tid);
+        if let Some((fault, stack)) = task.and_then(|task| task.toucher.take())
+            && 1 < self.rings.rate.stands_for(time)
+        {
+            self.told_beside += 1;
+            self.touched(tid, time, fault, 1, Stack::Raw(stack));
+        }
+    }
+
+    fn touched(&mut self, tid: Tid, time: u64, fault: Fault, stands_for: u32, stack: Stack) {
         let Some(task) = self.tasks.get(&tid).filter(|task| task.exec.is_none()) else {
             return;
         };
@@ -297,10 +350,10 @@ impl KernelObserver {
         let touched = Touched {
             tid,
             space: task.space,
-            addr,
-            write,
+            addr: fault.addr,
+            write: fault.write,
             stands_for,
-            stack: Stack::Absent,
+            stack,
         };
         self.push(time, Observed::Touched(touched));
     }

@@ -64,11 +64,47 @@ impl Rate {
     }
 }
 
+/// Of page faults whose stacks are recorded, each task has one in so many.
+pub(super) const FAULTS_A_STACK: u32 = 5;
+/// So many stacks are recorded in one window of so many nanoseconds; then none until it is over.
+const STACKS: u64 = 500;
+const WINDOW: u64 = 100_000_000;
+
+/// Whether the stacks of page faults are recorded.
+#[derive(Debug, Default)]
+pub(super) struct StackBudget {
+    since: u64,
+    taken: u64,
+    spent: bool,
+}
+
+impl StackBudget {
+    /// So many more have been recorded until `now`. Whether more are to be, if that has changed.
+    pub(super) fn count(&mut self, taken: u64, now: u64) -> Option<bool> {
+        if self.since + WINDOW <= now {
+            (self.since, self.taken) = (now, 0);
+        }
+        self.taken += taken;
+        let spent = STACKS < self.taken;
+        (std::mem::replace(&mut self.spent, spent) != spent).then_some(!spent)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn stacks_of_page_faults_are_recorded_until_there_are_many_in_one_window() {
+        let mut budget = StackBudget::default();
+        assert_eq!(budget.count(STACKS, WINDOW), None);
+        assert_eq!(budget.count(1, WINDOW + 1), Some(false));
+        assert_eq!(budget.count(9, 2 * WINDOW - 1), None, "on their way");
+        assert_eq!(budget.count(0, 2 * WINDOW), Some(true));
+        assert_eq!(budget.count(STACKS + 1, 3 * WINDOW), Some(false));
+    }
 
     #[test]
     fn page_faults_are_thinned_out_while_they_come_too_fast() {

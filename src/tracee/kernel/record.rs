@@ -6,8 +6,9 @@ use crate::mm::{FileId, MapsEntry};
 use crate::timeline::{Copied, RawStack, Registers};
 use crate::units::{Addr, AddrRange, Tid};
 
-use super::super::sys::STACK_REGISTERS;
+use super::super::sys::perf::STACK_REGISTERS;
 use super::resident::RssStat;
+use super::rings::STACK;
 use super::table::{Points, Tids};
 use super::tracefs::Point;
 
@@ -21,6 +22,13 @@ pub(super) struct Record {
     /// The task that was running.
     pub tid: Tid,
     pub what: What,
+}
+
+/// A page fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub addr: Addr,
+    pub write: bool,
 }
 
 /// What a record tells.
@@ -50,7 +58,9 @@ pub(super) enum What {
     /// Whose call the one is that begins just before or after this.
     Caller { nr: u32, stack: Box<RawStack> },
     /// A page fault.
-    Fault { addr: Addr, write: bool },
+    Fault(Fault),
+    /// Whose the page fault is that is told of just after this, if it is.
+    FaultStack { fault: Fault, stack: Box<RawStack> },
     /// The kernel has counted what is resident.
     Rss(RssStat),
     /// So many records did not fit into the ring.
@@ -74,6 +84,8 @@ pub(super) const CLONE3: u32 = 435;
 const USER_END: u64 = 1 << 56;
 /// X86_PF_WRITE (arch/x86/include/asm/trap_pf.h)
 const FAULT_WRITE: u64 = 1 << 1;
+/// X86_PF_USER: the program itself faulted, not the kernel in one of its calls.
+const FAULT_USER: u64 = 1 << 2;
 
 const RECORD_MMAP2: u32 = 10;
 const RECORD_LOST: u32 = 2;
@@ -119,10 +131,11 @@ pub(super) fn is_birth_or_exec(record: &[u8]) -> bool {
     }
 }
 
-/// Whether it is a sample of a page fault: quick.
-pub(super) fn is_fault(record: &[u8], points: &Points) -> bool {
-    u32_at(record, 0) == Some(RECORD_SAMPLE)
-        && u16_at(record, RAW).and_then(|id| points.get(id)) == Some(Point::Fault)
+/// Whether a sample of a page fault holds a stack, if it is one: quick.
+pub(super) fn is_fault(record: &[u8], points: &Points) -> Option<bool> {
+    let is_sample = u32_at(record, 0) == Some(RECORD_SAMPLE);
+    let id = u16_at(record, RAW).filter(|_| is_sample)?;
+    (points.get(id) == Some(Point::Fault)).then_some((STACK as usize) < record.len())
 }
 
 /// When it was made.
@@ -234,21 +247,30 @@ fn sample(raw: &[u8], who: &[u8], points: &Points) -> Option<What> {
         Point::Signal => What::Signal(u32_at(raw, 8)? as i32),
         Point::Caller => What::Caller {
             nr: u32_at(raw, 8)?,
-            stack: stack(who)?,
+            stack: stack(who, false)?,
         },
-        Point::Fault => match u64_at(raw, 8)? {
-            // What the kernel faults on for itself is nobody's memory.
-            addr if addr < USER_END => What::Fault {
+        Point::Fault => {
+            let (addr, code) = (u64_at(raw, 8)?, u64_at(raw, 24)?);
+            let fault = Fault {
                 addr: Addr(addr),
-                write: u64_at(raw, 24)? & FAULT_WRITE != 0,
-            },
-            _ => What::Other,
-        },
+                write: code & FAULT_WRITE != 0,
+            };
+            match who {
+                // What the kernel faults on for itself is nobody's memory.
+                _ if USER_END <= addr => What::Other,
+                [] => What::Fault(fault),
+                who => What::FaultStack {
+                    fault,
+                    stack: stack(who, code & FAULT_USER != 0)?,
+                },
+            }
+        }
     })
 }
 
-/// Registers and a copy of the stack: PERF_SAMPLE_REGS_USER and PERF_SAMPLE_STACK_USER.
-fn stack(bytes: &[u8]) -> Option<Box<RawStack>> {
+/// Registers and a copy of the stack: PERF_SAMPLE_REGS_USER and PERF_SAMPLE_STACK_USER; and whether
+/// the program was interrupted there, or called the kernel.
+fn stack(bytes: &[u8], interrupted: bool) -> Option<Box<RawStack>> {
     const ABI_NONE: u64 = 0;
     const ABI_32: u64 = 1;
     const REGISTERS: usize = STACK_REGISTERS.count_ones() as usize;
@@ -270,6 +292,7 @@ fn stack(bytes: &[u8]) -> Option<Box<RawStack>> {
     Some(Box::new(RawStack {
         registers,
         compat: abi == ABI_32,
+        interrupted,
         copies: vec![Copied {
             start: Addr(registers.sp),
             bytes: copy.to_vec(),

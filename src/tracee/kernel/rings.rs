@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -16,16 +16,24 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::units::Tid;
 
 use super::super::error::TraceError;
-use super::super::sys::{self, PerfEvent, PerfRing};
-use super::rate::Rate;
-use super::record::{self, Record, What};
+use super::super::sys::perf::{self, Event, Tells};
+use super::rate::{FAULTS_A_STACK, Rate, StackBudget};
+use super::record::Record;
+use super::stream::{Found, NoRing, Stream};
 use super::table::{Points, Tids};
 use super::tracefs::{Point, Tracepoint, Wanted, callers_filter, tracepoints};
 
-/// All rings together, and each of them, in bytes.
+/// All rings together at first, and each of them, in bytes.
 const ALL_RINGS: usize = 64 << 20;
-const LARGEST_RING: usize = 16 << 20;
+const LARGE_RING: usize = 16 << 20;
 const SMALLEST_RING: usize = 256 << 10;
+/// What they may grow to where a CPU tells so much that its ring is half full when it is read: all
+/// together, and each.
+const ALL_GROWN: usize = 256 << 20;
+const LARGEST_RING: usize = 64 << 20;
+const GROWS_BY: usize = 4;
+/// Rings for the stacks of page faults: what does not fit into them is not sampled.
+const STACKS_RING: usize = 2 << 20;
 /// What was read and not yet worked on, at most: beyond that, calls are no longer told. Were even
 /// that too slow, the rings would fill, and the kernel count what is lost.
 const BACKLOG: usize = 128 << 20;
@@ -34,39 +42,57 @@ pub(super) const STACK: u32 = 16 << 10;
 /// A record can reach its ring this much later than its time says: the task was interrupted between
 /// taking the time and writing, its virtual CPU perhaps for long.
 pub(super) const SLACK: u64 = 2_000_000;
+/// So often, in nanoseconds, it is asked which CPUs there are.
+const CPUS_ASKED: u64 = 1_000_000_000;
+/// A ring that was replaced is read for so long: who was about to write to it has by then.
+const READ_ON: u64 = 1_000_000_000;
 
+/// What is open on one CPU.
 #[derive(Debug)]
 struct Cpu {
     number: usize,
-    ring: PerfRing,
-    watermark: u32,
-    leader: OwnedFd,
-    /// They write into the same ring.
+    /// Its ring, in [`Rings::streams`].
+    stream: usize,
+    /// Events of every task; all write into that ring.
     events: Vec<OwnedFd>,
-    /// Those of them that tell of page faults.
-    faults: Vec<usize>,
-    bytes: Vec<u8>,
-    /// Bytes before this one have been handed on.
-    at: usize,
-    /// Bytes before this one have been scanned for what must be known at once.
-    scanned: usize,
+    /// Those of watched tasks, which live on where the CPU goes and comes back.
+    of_tasks: Vec<OwnedFd>,
+    /// The same, of the stacks of page faults; and their ring.
+    fault_stacks: Vec<OwnedFd>,
+    stacks_stream: Option<usize>,
+    /// For how long it had been there when that was last asked.
+    enabled: u64,
+    /// No larger ring is to be had.
+    largest: bool,
+}
+
+impl Cpu {
+    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        let events = self.events.iter();
+        events.chain(&self.of_tasks).chain(&self.fault_stacks)
+    }
 }
 
 /// The events of a trace, open on every CPU.
 #[derive(Debug)]
 pub struct Rings {
+    tracepoints: Vec<Tracepoint>,
     cpus: Vec<Cpu>,
+    /// By number; those that were replaced and read to their end are gone.
+    streams: Vec<Option<Stream>>,
     points: Points,
-    /// The tracepoint that tells whose a call is, and its filter.
-    caller: Option<(u64, CString)>,
-    /// Time of the next record of each CPU that has one.
+    /// What tells whose a call is, or whose a page fault; with its filter.
+    stacks: Vec<(Tracepoint, Option<CString>)>,
+    /// Time of the next record of each stream that has one.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     /// Records up to this time are complete.
     pub(super) horizon: u64,
     /// How many page faults are recorded.
     pub(super) rate: Rate,
+    fault_stacks: StackBudget,
     /// Processes whose records are wanted.
     pub(super) watched: Tids,
+    asked: u64,
 }
 
 /// CLOCK_MONOTONIC in nanoseconds, which is the clock of the records.
@@ -92,21 +118,25 @@ fn online() -> Vec<usize> {
     }
 }
 
+/// An event of every task of a CPU, told by records and samples of which none holds a stack.
+fn event(tells: Tells, wakes: bool) -> Event {
+    Event {
+        task: None,
+        tells,
+        wakes,
+        stack: 0,
+        period: 1,
+    }
+}
+
 /// Whether the events can be opened here: one of each kind is.
 pub(in super::super) fn available() -> Result<(), TraceError> {
     let tracepoint = tracepoints(&Wanted::default())?
         .first()
-        .map(|point| point.id.into());
-    for tracepoint in [None, tracepoint] {
-        let event = PerfEvent {
-            task: None,
-            tracepoint,
-            wakes: false,
-            watermark: 1,
-            stack: 0,
-        };
+        .map(|point| Tells::Tracepoint(point.id.into()));
+    for tells in [Some(Tells::Tasks), tracepoint].into_iter().flatten() {
         let cpu = online().first().copied().unwrap_or(0);
-        sys::perf_open(&event, cpu).map_err(|error| refused(&error))?;
+        perf::open(&event(tells, false), cpu).map_err(|error| refused(&error))?;
     }
     Ok(())
 }
@@ -118,99 +148,115 @@ impl Rings {
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
         }
-        let tracepoints = tracepoints(wanted)?;
-        let callers = |point: &Tracepoint| point.point == Point::Caller;
-        let caller = tracepoints
-            .iter()
-            .find(|point| callers(point))
-            .map(|point| {
-                let filter = callers_filter(wanted);
-                (point.id.into(), filter)
-            });
-        let points = Points::new(&tracepoints);
-        // That is opened for the watched tasks alone, since it copies their stacks.
-        let tracepoints: Vec<Tracepoint> = tracepoints
-            .into_iter()
-            .filter(|point| !callers(point))
-            .collect();
-        let faults = tracepoints.iter().enumerate();
-        let faults = faults.filter(|(_, tracepoint)| tracepoint.point == Point::Fault);
-        let faults: Vec<usize> = faults.map(|(index, _)| index).collect();
-        let online = online();
-        let share = (ALL_RINGS / online.len()).clamp(SMALLEST_RING, LARGEST_RING);
-        let mut size = 1 << share.ilog2();
-        let mut cpus = Vec::with_capacity(online.len());
-        for cpu in online {
-            let watermark = (size / 8) as u32;
-            let records = PerfEvent {
-                task: None,
-                tracepoint: None,
-                wakes: false,
-                watermark,
-                stack: 0,
-            };
-            let leader = sys::perf_open(&records, cpu).map_err(|error| refused(&error))?;
-            let ring = loop {
-                match PerfRing::map(leader.as_fd(), size) {
-                    Ok(ring) => break ring,
-                    Err(_) if SMALLEST_RING < size => size /= 2,
-                    Err(error) => return Err(no_memory(&error)),
-                }
-            };
-            let mut events = Vec::with_capacity(tracepoints.len());
-            for tracepoint in &tracepoints {
-                let event = PerfEvent {
-                    task: None,
-                    tracepoint: Some(tracepoint.id.into()),
-                    wakes: tracepoint.wakes,
-                    watermark,
-                    stack: 0,
-                };
-                let event = sys::perf_open(&event, cpu).map_err(|error| refused(&error))?;
-                sys::perf_redirect(event.as_fd(), leader.as_fd()).map_err(|e| refused(&e))?;
-                events.push(event);
+        let found = tracepoints(wanted)?;
+        let points = Points::new(&found);
+        // Stacks are copied for the watched tasks alone.
+        let mut stacks = Vec::new();
+        for tracepoint in found.iter().filter(|_| wanted.stacks) {
+            match tracepoint.point {
+                Point::Caller => stacks.push((*tracepoint, Some(callers_filter(wanted)))),
+                Point::Fault => stacks.push((*tracepoint, None)),
+                _ => {}
             }
-            cpus.push(Cpu {
-                number: cpu,
-                ring,
-                watermark,
-                leader,
-                events,
-                faults: faults.clone(),
-                bytes: Vec::new(),
-                at: 0,
-                scanned: 0,
-            });
         }
-        Ok(Rings {
-            cpus,
+        let of_all = |tracepoint: &Tracepoint| tracepoint.point != Point::Caller;
+        let mut rings = Rings {
+            tracepoints: found.into_iter().filter(of_all).collect(),
+            cpus: Vec::new(),
+            streams: Vec::new(),
             points,
-            caller,
+            stacks,
             heads: BinaryHeap::new(),
             horizon: 0,
             rate: Rate::new(now()),
+            fault_stacks: StackBudget::default(),
             watched: Tids::default(),
-        })
+            asked: now(),
+        };
+        let online = online();
+        let share = (ALL_RINGS / online.len()).clamp(SMALLEST_RING, LARGE_RING);
+        let mut size = 1 << share.ilog2();
+        for number in online {
+            let stream = loop {
+                match Stream::open(number, size) {
+                    Ok(stream) => break stream,
+                    Err(NoRing::NoMemory(_)) if SMALLEST_RING < size => size /= 2,
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            let events = rings.events(number, &stream)?;
+            rings.cpus.push(Cpu {
+                number,
+                stream: rings.streams.len(),
+                events,
+                of_tasks: Vec::new(),
+                fault_stacks: Vec::new(),
+                stacks_stream: None,
+                enabled: 0,
+                largest: false,
+            });
+            rings.streams.push(Some(stream));
+        }
+        Ok(rings)
+    }
+
+    /// Opens the events of every task of a CPU.
+    fn events(&self, cpu: usize, stream: &Stream) -> Result<Vec<OwnedFd>, TraceError> {
+        let tracepoint = |tracepoint: &Tracepoint| {
+            event(Tells::Tracepoint(tracepoint.id.into()), tracepoint.wakes)
+        };
+        let of_tasks = [event(Tells::Tasks, false)];
+        let wanted = of_tasks
+            .into_iter()
+            .chain(self.tracepoints.iter().map(tracepoint));
+        let open = |event: Event| {
+            let event = perf::open(&event, cpu)?;
+            perf::redirect(event.as_fd(), stream.holder())?;
+            Ok(event)
+        };
+        let opened: std::io::Result<Vec<OwnedFd>> = wanted.map(open).collect();
+        opened.map_err(|error| refused(&error))
     }
 
     /// Lets the stacks of `task` be recorded, and of all that it makes from now on, where they are
     /// wanted.
     pub(super) fn record_stacks(&mut self, task: Tid) -> Result<(), TraceError> {
-        let Some((tracepoint, filter)) = &self.caller else {
-            return Ok(());
-        };
-        for cpu in &mut self.cpus {
-            let event = PerfEvent {
+        for (tracepoint, filter) in &self.stacks {
+            let of_fault = tracepoint.point == Point::Fault;
+            let event = Event {
                 task: Some(task),
-                tracepoint: Some(*tracepoint),
+                tells: Tells::Tracepoint(tracepoint.id.into()),
                 wakes: false,
-                watermark: cpu.watermark,
                 stack: STACK,
+                period: if of_fault { FAULTS_A_STACK } else { 1 },
             };
-            let event = sys::perf_open(&event, cpu.number).map_err(|error| refused(&error))?;
-            sys::perf_filter(event.as_fd(), filter).map_err(|error| refused(&error))?;
-            sys::perf_redirect(event.as_fd(), cpu.leader.as_fd()).map_err(|e| refused(&e))?;
-            cpu.events.push(event);
+            for cpu in &mut self.cpus {
+                let stream = match (of_fault, cpu.stacks_stream) {
+                    (false, _) => cpu.stream,
+                    (true, Some(stream)) => stream,
+                    (true, None) => {
+                        let stream = Stream::open_sampled(cpu.number, STACKS_RING)?;
+                        self.streams.push(Some(stream));
+                        cpu.stacks_stream = Some(self.streams.len() - 1);
+                        self.streams.len() - 1
+                    }
+                };
+                let Some(Some(stream)) = self.streams.get(stream) else {
+                    continue;
+                };
+                let opened = perf::open(&event, cpu.number).and_then(|event| {
+                    if let Some(filter) = filter {
+                        perf::filter_by(event.as_fd(), filter)?;
+                    }
+                    perf::redirect(event.as_fd(), stream.holder())?;
+                    Ok(event)
+                });
+                let opened = opened.map_err(|error| refused(&error))?;
+                match of_fault {
+                    true => cpu.fault_stacks.push(opened),
+                    false => cpu.of_tasks.push(opened),
+                }
+            }
         }
         Ok(())
     }
@@ -218,9 +264,11 @@ impl Rings {
     /// Waits until there is much to read, something to be known at once, a signal, or for so long.
     pub(super) fn wait(&self, milliseconds: u16) {
         let mut fds: Vec<PollFd<'_>> = self
-            .cpus
+            .streams
             .iter()
-            .map(|cpu| PollFd::new(cpu.leader.as_fd(), PollFlags::POLLIN))
+            .flatten()
+            .filter(|stream| stream.replaced.is_none())
+            .map(|stream| PollFd::new(stream.holder(), PollFlags::POLLIN))
             .collect();
         let _ = poll(&mut fds, PollTimeout::from(milliseconds));
     }
@@ -232,7 +280,7 @@ impl Rings {
 
     /// Bytes that were read and not yet worked on.
     fn backlog(&self) -> usize {
-        self.cpus.iter().map(|cpu| cpu.bytes.len() - cpu.at).sum()
+        self.streams.iter().flatten().map(Stream::backlog).sum()
     }
 
     /// Whether more has come in than can be kept.
@@ -258,55 +306,148 @@ impl Rings {
             return Vec::new();
         }
         self.horizon = began.saturating_sub(SLACK);
-        let mut execs = Vec::new();
-        for (index, cpu) in self.cpus.iter_mut().enumerate() {
-            if cpu.at == cpu.bytes.len() || (1 << 20) < cpu.at {
-                cpu.bytes.drain(..cpu.at);
-                cpu.scanned -= cpu.at;
-                cpu.at = 0;
-            }
-            let was_empty = cpu.at == cpu.bytes.len();
-            cpu.ring.take(&mut cpu.bytes);
-            if was_empty && let Some(time) = cpu.head() {
+        let mut found = Found::default();
+        let mut fill = Vec::new();
+        for (index, place) in self.streams.iter_mut().enumerate() {
+            let Some(stream) = place else { continue };
+            let was_empty = stream.backlog() == 0;
+            let taken = stream.take();
+            if was_empty && let Some(time) = stream.head() {
                 self.heads.push(Reverse((time, index)));
             }
-            let faults = cpu.scan(&self.points, &mut self.watched, &mut execs);
-            self.rate.count(faults);
+            stream.scan(&self.points, &mut self.watched, &mut found);
+            match stream.replaced {
+                None if stream.size() / 2 < taken => fill.push(index),
+                Some(at) if at + READ_ON < began && stream.backlog() == 0 => *place = None,
+                _ => {}
+            }
         }
+        for stream in fill {
+            self.grow(stream, began);
+        }
+        self.rate.count(found.faults);
         if let Some(period) = self.rate.change(began) {
-            for cpu in &self.cpus {
-                for event in cpu.faults.iter().filter_map(|&index| cpu.events.get(index)) {
-                    let _ = sys::perf_period(event.as_fd(), period.into());
+            let faults = self.tracepoints.iter().enumerate();
+            let faults = faults.filter(|(_, tracepoint)| tracepoint.point == Point::Fault);
+            for (index, _) in faults {
+                // The first event is that of tasks.
+                for event in self.cpus.iter().filter_map(|cpu| cpu.events.get(index + 1)) {
+                    let _ = perf::set_period(event.as_fd(), period.into());
                 }
             }
         }
-        execs.dedup();
-        execs
+        if let Some(enabled) = self.fault_stacks.count(found.fault_stacks, began) {
+            for event in self.cpus.iter().flat_map(|cpu| &cpu.fault_stacks) {
+                let _ = perf::enable(event.as_fd(), enabled);
+            }
+        }
+        found.execs.dedup();
+        found.execs
+    }
+
+    /// Gives the CPU that has this ring a larger one, if there may be one.
+    fn grow(&mut self, stream: usize, time: u64) {
+        let rings = self.streams.iter().flatten();
+        let all: usize = rings.map(Stream::size).sum();
+        let Some(cpu) = self.cpus.iter().position(|cpu| cpu.stream == stream) else {
+            return;
+        };
+        let Some(old) = self.streams.get(stream).and_then(Option::as_ref) else {
+            return;
+        };
+        let size = (old.size() * GROWS_BY).min(LARGEST_RING);
+        let cpu = &mut self.cpus[cpu];
+        if cpu.largest || size <= old.size() || ALL_GROWN < all + size {
+            return;
+        }
+        match Stream::open(cpu.number, size) {
+            Ok(new) => self.replace(stream, new, time),
+            Err(_) => cpu.largest = true,
+        }
+    }
+
+    /// Lets the events that write to one ring write to another.
+    fn replace(&mut self, old: usize, new: Stream, time: u64) {
+        let Some(cpu) = self.cpus.iter_mut().find(|cpu| cpu.stream == old) else {
+            return;
+        };
+        for event in cpu.events.iter().chain(&cpu.of_tasks) {
+            let _ = perf::redirect(event.as_fd(), new.holder());
+        }
+        (cpu.stream, cpu.enabled) = (self.streams.len(), 0);
+        self.streams.push(Some(new));
+        if let Some(Some(old)) = self.streams.get_mut(old) {
+            old.replaced = Some(time);
+        }
+    }
+
+    /// Looks from time to time whether CPUs have come, or have been away: what was to be told there
+    /// is lost. Whether there are such.
+    pub(super) fn follow_cpus(&mut self) -> Result<bool, TraceError> {
+        let time = now();
+        if time < self.asked + CPUS_ASKED {
+            return Ok(false);
+        }
+        self.asked = time;
+        let mut any = false;
+        let online = online();
+        for &number in &online {
+            match self.cpus.iter().position(|cpu| cpu.number == number) {
+                None => {
+                    let stream = Stream::open(number, SMALLEST_RING)?;
+                    let events = self.events(number, &stream)?;
+                    self.cpus.push(Cpu {
+                        number,
+                        stream: self.streams.len(),
+                        events,
+                        of_tasks: Vec::new(),
+                        fault_stacks: Vec::new(),
+                        stacks_stream: None,
+                        enabled: 0,
+                        largest: false,
+                    });
+                    self.streams.push(Some(stream));
+                    any = true;
+                }
+                Some(index) => any |= self.was_away(index, time)?,
+            }
+        }
+        Ok(any)
+    }
+
+    /// Whether the CPU was away since this was last asked; its events are opened anew then.
+    fn was_away(&mut self, index: usize, time: u64) -> Result<bool, TraceError> {
+        let cpu = &mut self.cpus[index];
+        let (number, old) = (cpu.number, cpu.stream);
+        let Some(stream) = self.streams.get(old).and_then(Option::as_ref) else {
+            return Ok(false);
+        };
+        let enabled = stream.enabled().unwrap_or(0);
+        let stands = enabled <= cpu.enabled;
+        cpu.enabled = enabled;
+        if !stands {
+            return Ok(false);
+        }
+        let new = Stream::open(number, stream.size())?;
+        let events = self.events(number, &new)?;
+        let cpu = &mut self.cpus[index];
+        cpu.events = events;
+        self.replace(old, new, time);
+        Ok(true)
     }
 
     /// Ends all recording and drops what has not been worked on: how many records of watched processes
     /// that were.
     pub(super) fn throw_away(&mut self) -> u64 {
         for cpu in &self.cpus {
-            for event in cpu.events.iter().chain([&cpu.leader]) {
-                let _ = sys::perf_disable(event.as_fd());
+            for event in cpu.all() {
+                let _ = perf::enable(event.as_fd(), false);
             }
         }
         self.heads.clear();
-        let mut count = 0;
-        for cpu in &mut self.cpus {
-            cpu.ring.take(&mut cpu.bytes);
-            while let Some(rest) = cpu.bytes.get(cpu.at..)
-                && let Some(length) = record::length(rest)
-            {
-                let pid = rest.get(..length).and_then(record::pid);
-                count += u64::from(pid.is_some_and(|pid| self.watched.contains(&pid)));
-                cpu.at += length;
-            }
-            cpu.bytes.clear();
-            (cpu.at, cpu.scanned) = (0, 0);
-        }
-        count
+        let watched = &self.watched;
+        let streams = self.streams.iter_mut().flatten();
+        streams.map(|stream| stream.throw_away(watched)).sum()
     }
 
     /// The next record in order of time, if those of its time are complete.
@@ -317,19 +458,13 @@ impl Rings {
                 return None;
             }
             self.heads.pop();
-            let cpu = self.cpus.get_mut(index)?;
-            let rest = cpu.bytes.get(cpu.at..).unwrap_or_default();
-            let length = record::length(rest).unwrap_or(rest.len());
-            let bytes = rest.get(..length).unwrap_or_default();
-            let parsed = record::parse(bytes, &self.points, &self.watched);
-            cpu.at += length;
-            if let Some(time) = cpu.head() {
+            let stream = self.streams.get_mut(index)?.as_mut()?;
+            let record = stream.next(&self.points, &self.watched);
+            if let Some(time) = stream.head() {
                 self.heads.push(Reverse((time, index)));
             }
-            if let Some(parsed) = parsed
-                && parsed.what != What::Other
-            {
-                return Some(parsed);
+            if record.is_some() {
+                return record;
             }
         }
     }
@@ -337,53 +472,22 @@ impl Rings {
 
 impl Drop for Rings {
     fn drop(&mut self) {
-        let (mut first, mut last) = (RawFd::MAX, 0);
-        for cpu in &self.cpus {
-            for event in cpu.events.iter().chain([&cpu.leader]) {
-                first = first.min(event.as_raw_fd());
-                last = last.max(event.as_raw_fd());
-            }
+        let mut events = Vec::new();
+        for cpu in self.cpus.drain(..) {
+            events.extend(cpu.events);
+            events.extend(cpu.of_tasks);
+            events.extend(cpu.fault_stacks);
         }
-        sys::close_after_exit(first..=last);
-        self.cpus.drain(..).for_each(std::mem::forget);
+        perf::close_after_exit(events);
     }
 }
 
-impl Cpu {
-    /// The time of the next record.
-    fn head(&self) -> Option<u64> {
-        let rest = self.bytes.get(self.at..)?;
-        let length = record::length(rest)?;
-        record::time(rest.get(..length)?)
-    }
-
-    /// Looks through what has just been read for new processes and finished execs. How many page faults
-    /// there were.
-    fn scan(&mut self, points: &Points, watched: &mut Tids, execs: &mut Vec<Tid>) -> u64 {
-        use record::{EXECVE, EXECVEAT};
-        let mut faults = 0;
-        while let Some(rest) = self.bytes.get(self.scanned..)
-            && let Some(length) = record::length(rest)
-        {
-            let bytes = rest.get(..length).unwrap_or_default();
-            self.scanned += length;
-            faults += u64::from(!self.faults.is_empty() && record::is_fault(bytes, points));
-            let parsed = record::is_birth_or_exec(bytes)
-                .then(|| record::parse(bytes, points, watched))
-                .flatten();
-            let Some(parsed) = parsed else { continue };
-            match parsed.what {
-                What::Fork { pid, .. } => {
-                    watched.insert(pid);
-                }
-                What::Exit {
-                    nr: EXECVE | EXECVEAT,
-                    result: 0,
-                } => execs.push(parsed.pid),
-                _ => {}
-            }
+impl From<NoRing> for TraceError {
+    fn from(why: NoRing) -> TraceError {
+        match why {
+            NoRing::Refused(error) => refused(&error),
+            NoRing::NoMemory(error) => no_memory(&error),
         }
-        faults
     }
 }
 

@@ -9,6 +9,7 @@ use crate::timeline::{Observation, RawStack, Resident, Stack, TaskEnd};
 use crate::units::{Addr, AddrRange, SpaceId, Tid};
 
 use super::order::Footprint;
+use super::record::Fault;
 use super::resident::Counted;
 
 /// A memory call that has begun.
@@ -51,6 +52,8 @@ pub(super) struct Task {
     pub call: Option<InCall>,
     /// The stack of a call whose own record comes next.
     pub caller: Option<(u32, Box<RawStack>)>,
+    /// The stack of a page fault whose own record comes next.
+    pub toucher: Option<(Fault, Box<RawStack>)>,
     /// When its fork or clone began.
     pub cloning: Option<u64>,
     pub exec: Option<Exec>,
@@ -79,6 +82,7 @@ impl Task {
             comm,
             call: None,
             caller: None,
+            toucher: None,
             cloning: None,
             exec: None,
             birth: None,

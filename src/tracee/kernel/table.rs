@@ -39,7 +39,11 @@ impl Hasher for TidHasher {
 
 /// What the samples of each tracepoint tell, by its number.
 #[derive(Debug)]
-pub(super) struct Points(Vec<Option<Point>>);
+pub(super) struct Points {
+    points: Vec<Option<Point>>,
+    /// One of them tells of page faults.
+    pub(super) any_fault: bool,
+}
 
 impl Points {
     pub(super) fn new(tracepoints: &[Tracepoint]) -> Points {
@@ -50,10 +54,11 @@ impl Points {
                 *point = Some(tracepoint.point);
             }
         }
-        Points(points)
+        let any_fault = points.contains(&Some(Point::Fault));
+        Points { points, any_fault }
     }
 
     pub(super) fn get(&self, id: u16) -> Option<Point> {
-        self.0.get(usize::from(id)).copied().flatten()
+        self.points.get(usize::from(id)).copied().flatten()
     }
 }

@@ -206,6 +206,7 @@ fn life(life: &ReservationLife) -> Value {
     let touched = |(who, by): &(Vec<Label>, TouchedBy)| {
         let TouchedBy {
             touches: of,
+            stacks,
             first,
             last,
         } = by;
@@ -214,6 +215,7 @@ fn life(life: &ReservationLife) -> Value {
             "touched": touches(of),
             "first": first.0,
             "last": last.0,
+            "stacks": stacks,
         })
     };
     let mut object = json!({

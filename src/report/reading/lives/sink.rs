@@ -68,16 +68,26 @@ impl Going {
         self.committers.entry(source).or_default()
     }
 
-    fn touched(&mut self, source: Source, touch: &TouchEvent, new: bool, time: Timestamp) {
+    fn touched(&mut self, event: &Event, touch: &TouchEvent, new: bool) {
         self.sums.touched.add(touch, new);
+        let task = Source::Task(event.tid);
+        let (source, before) = match touch.stack {
+            Some(stack) => (Source::Stack(stack), self.touchers.remove(&task)),
+            None => (task, None),
+        };
         let known = self.touchers.contains_key(&source) || self.touchers.len() < COMMITTERS;
         let source = if known { source } else { Source::Others };
         let by = self.touchers.entry(source).or_default();
         if by.touches.recorded == 0 {
-            by.first = time;
+            by.first = event.time;
+        }
+        if let Some(before) = before {
+            by.touches += before.touches;
+            by.first = by.first.min(before.first);
         }
         by.touches.add(touch, new);
-        by.last = time;
+        by.stacks += u64::from(touch.stack.is_some());
+        by.last = event.time;
     }
 
     fn is_untouched_copy(&self) -> bool {
@@ -201,11 +211,7 @@ impl LivesSink {
         if let Some(piece) = self.provenance.piece_at(event.space, touch.addr)
             && let Some(life) = self.going.get_mut(&(event.space, piece.origin.id))
         {
-            let source = match touch.stack {
-                Some(stack) => Source::Stack(stack),
-                None => Source::Task(event.tid),
-            };
-            life.touched(source, touch, new, event.time);
+            life.touched(event, touch, new);
         }
     }
 
