@@ -77,6 +77,8 @@ impl KernelObserver {
             return;
         };
         let id = task.space;
+        // A stack that no begin has taken is that of a begin that was lost.
+        task.caller = None;
         let Some(in_call) = task.call.take_if(|call| call.call.nr == nr) else {
             // It began before we came, or its begin was lost.
             let layout = call_info(Abi::X86_64, nr).is_some_and(|info| info.layout);

@@ -307,6 +307,7 @@ impl KernelObserver {
         };
         if let Some(first) = &first {
             space.exe = first.exe.clone();
+            space.brk_start = first.brk_start;
         }
         space.read_implies_exec |= first.as_ref().is_some_and(|first| first.read_implies_exec);
         let began = SpaceBegan {

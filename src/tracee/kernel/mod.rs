@@ -6,7 +6,7 @@
 //!                          record.rs: bytes to values     │ tasks.rs  births, execs, ends
 //!  /proc/PID/maps ───────────────────────────────────────►│ calls.rs  calls, order.rs
 //!                                                         │ looks.rs  whole maps, picture.rs
-//!                                                         │ loss.rs   what was lost
+//!                                                         │ loss.rs   what was lost, census.rs
 //!                                                         │ resident.rs  --resident
 //!                                                         │ begin.rs, end.rs, with stop.rs
 //! ```
@@ -25,6 +25,7 @@
 
 mod begin;
 mod calls;
+mod census;
 mod end;
 mod looks;
 mod loss;

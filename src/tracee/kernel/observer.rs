@@ -1,6 +1,6 @@
 //! The loop: records in, observations out.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::timeline::{Observation, Observed, Stack, TaskEnd, Touched};
@@ -12,6 +12,7 @@ use super::super::files::Files;
 use super::super::launch::Launching;
 use super::super::supervisor::{Deliver, Options, Outcome};
 use super::super::sys;
+use super::census::Census;
 use super::record::{EXECVE, EXECVEAT, Record, What};
 use super::resident::Kinds;
 use super::rings::{Rings, now};
@@ -62,6 +63,11 @@ pub struct KernelObserver {
     pub(super) start: u64,
     /// Records have been lost since the tasks were last counted.
     pub(super) lost: bool,
+    /// They have been asked for, and records have not come as far.
+    pub(super) census: Option<Census>,
+    pub(super) next_census: u64,
+    /// Children that watched processes had before they were.
+    pub(super) strangers: BTreeSet<Tid>,
     /// Records come faster than they can be told: so many calls were only counted since.
     pub(super) skipped: Option<u64>,
     failed: Option<TraceError>,
@@ -105,6 +111,9 @@ impl KernelObserver {
             out: Vec::new(),
             start: 0,
             lost: false,
+            census: None,
+            next_census: 0,
+            strangers: BTreeSet::new(),
             skipped: None,
             failed: None,
             control,
@@ -113,6 +122,11 @@ impl KernelObserver {
             let_go: false,
             deaf: false,
         })
+    }
+
+    /// Ends the watching with an error.
+    pub(super) fn fail(&mut self, error: TraceError) {
+        self.failed = Some(error);
     }
 
     /// Something to tell.
@@ -135,7 +149,8 @@ impl KernelObserver {
             if self.tasks.is_empty() {
                 break;
             }
-            let soon = self.look();
+            // While it is not known whose calls would disturb a look, there is none.
+            let soon = self.lost || self.look();
             let requests = self.control.take();
             if requests.any() {
                 self.requests(requests, deliver);
@@ -184,12 +199,11 @@ impl KernelObserver {
                 break;
             }
         }
-        if std::mem::take(&mut self.lost) {
-            self.count_tasks();
-        }
         // Of these times, all has been worked on.
         let settled = self.rings.next_time().unwrap_or(u64::MAX);
         self.settle(settled.min(self.rings.horizon));
+        self.settle_census(settled.min(self.rings.horizon));
+        self.take_census();
         self.finish_silent_execs();
         self.tell_counted(settled.min(self.rings.horizon));
         self.hand_on(deliver, true);
@@ -233,6 +247,7 @@ impl KernelObserver {
             return;
         }
         self.settle(time);
+        self.settle_census(time);
         let of_birth = matches!(what, What::Fork { .. } | What::NewTask { .. });
         if !of_birth
             && self

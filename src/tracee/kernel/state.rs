@@ -121,6 +121,8 @@ pub(super) struct Space {
     /// Its maps can be read.
     pub known: bool,
     pub exe: Arc<str>,
+    /// Where its heap begins.
+    pub brk_start: Option<Addr>,
     pub read_implies_exec: bool,
     /// Tasks in layout-changing calls.
     pub in_flight: Vec<Tid>,
