@@ -4,7 +4,7 @@
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
-    reason = "process groups need libc"
+    reason = "leases and signals need libc"
 )]
 
 mod support;
@@ -13,7 +13,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
@@ -408,5 +409,141 @@ fn a_launched_program_whose_end_is_lost_has_ended() {
         let first = &report.spaces()[0];
         assert_eq!(first["ended"], "exit", "{first}");
         assert_eq!(first["status"]["exited"], 0, "{first}");
+    }
+}
+
+/// A program whose execve(2) waits: its file is under a lease that whoever opens it has to wait for.
+struct Waiting {
+    path: PathBuf,
+    file: File,
+    _folder: tempfile::TempDir,
+}
+
+impl Waiting {
+    /// `None` where there are no leases.
+    fn with(program: &[u8]) -> Option<Waiting> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("program");
+        fs::write(&path, program).expect("a program");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
+        let file = File::open(&path).expect("a program");
+        let fd = file.as_raw_fd();
+        // It would end the holder, but for a signal that nobody minds.
+        const F_SETSIG: i32 = 10;
+        unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) };
+        let leased = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK) };
+        if leased != 0 {
+            skipped("no leases");
+            return None;
+        }
+        Some(Waiting {
+            path,
+            file,
+            _folder: folder,
+        })
+    }
+
+    fn goes_on(&self) {
+        let fd = self.file.as_raw_fd();
+        assert_eq!(
+            unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) },
+            0
+        );
+    }
+}
+
+/// Launches the program, and loses the records of its begin and all of what it does until `seen` has seen that;
+/// others fill the rings.
+#[track_caller]
+fn begins_unseen(
+    program: &Waiting,
+    args: &[&str],
+    seen: impl FnOnce(i32),
+    rest: impl FnOnce(&mut Watcher),
+) -> (Ended, Report, Vec<Value>) {
+    let others = Bursts::new();
+    let mut command = Command::new(tracee("bursts"));
+    let other = Running::start(command.arg(others.path()).stdin(Stdio::null()));
+    others.wait_ready();
+    let path = program.path.to_str().expect("UTF-8");
+    let mut watcher = Watcher::start(&[], &[&[path], args].concat());
+    let memtrace = watcher.running.pid();
+    let is_ours = |pid: &i32| status_line(*pid, "Name").as_deref() == Some("memtrace");
+    let mut child = 0;
+    until("the program is about to begin", || {
+        let waits = children(memtrace).into_iter().find(|pid| {
+            let call = fs::read_to_string(format!("/proc/{pid}/syscall"));
+            is_ours(pid) && call.is_ok_and(|call| call.starts_with("59 "))
+        });
+        child = waits.unwrap_or(0);
+        child != 0
+    });
+    stop(&watcher.running);
+    others.bursts(TOO_MANY);
+    program.goes_on();
+    seen(child);
+    watcher.running.signal(libc::SIGCONT);
+    others.end();
+    rest(&mut watcher);
+    assert_eq!(other.end().status(), 0);
+    watcher.end()
+}
+
+#[test]
+fn a_program_whose_begin_is_lost_is_found() {
+    if !is_offered() {
+        return;
+    }
+    let _alone = alone();
+    let bursts = Bursts::new();
+    let program = fs::read(tracee("bursts")).expect("a program");
+    let Some(program) = Waiting::with(&program) else {
+        return;
+    };
+    let ready = |_| {
+        bursts.wait_ready();
+    };
+    let (ended, report, events) = begins_unseen(&program, &[bursts.path()], ready, |watcher| {
+        watcher.has_written("\"type\":\"lost\"");
+        until_calm(&watcher.log);
+        bursts.bursts(100);
+        bursts.changes();
+        bursts.quiet();
+        until_calm(&watcher.log);
+        bursts.tells(TELLERS);
+        bursts.end();
+    });
+    assert_eq!(ended.status(), 0, "{ended:?}");
+    assert_put_right(&report);
+    assert_told_rightly(&ended.stdout, &events);
+    let first = &report.spaces()[0];
+    assert_eq!(
+        (&first["began"], &first["ended"]),
+        (&"exec".into(), &"exit".into())
+    );
+}
+
+#[test]
+fn a_program_of_which_all_is_lost_has_its_status() {
+    if !is_offered() {
+        return;
+    }
+    let _alone = alone();
+    let programs: [(&[u8], i32); 3] = [
+        (b"#!/bin/sh\nexit 7\n", 7),
+        (b"#!/bin/sh\nkill -9 $$\n", 128 + 9),
+        (b"#!/nonexistent/interpreter\n", 127),
+    ];
+    for (text, status) in programs {
+        let Some(program) = Waiting::with(text) else {
+            return;
+        };
+        let gone = |pid| until("it has ended", || !is_alive(pid));
+        let path = program.path.clone();
+        let (ended, report, _) = begins_unseen(&program, &[], gone, |_| ());
+        assert_eq!(ended.status(), status, "{path:?}: {ended:?}");
+        let notes = report.0["notes"].to_string();
+        let told = notes.contains("the records of the program's begin and end were lost");
+        assert_eq!(told, status != 127, "{notes}");
     }
 }
