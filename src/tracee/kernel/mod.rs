@@ -7,6 +7,7 @@
 //!  /proc/PID/maps ───────────────────────────────────────►│ calls.rs  calls, order.rs
 //!                                                         │ looks.rs  whole maps, picture.rs
 //!                                                         │ loss.rs   what was lost, census.rs
+//!                                                         │ reasons.rs  what refused a call
 //!                                                         │ resident.rs  --resident
 //!                                                         │ begin.rs, end.rs, with stop.rs
 //! ```
@@ -33,6 +34,7 @@ mod observer;
 mod order;
 mod picture;
 mod rate;
+mod reasons;
 mod record;
 mod resident;
 mod rings;

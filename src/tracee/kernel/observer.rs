@@ -66,6 +66,8 @@ pub struct KernelObserver {
     /// They have been asked for, and records have not come as far.
     pub(super) census: Option<Census>,
     pub(super) next_census: u64,
+    /// No look for the reason of a refusal before this.
+    pub(super) next_reason: u64,
     /// Children that watched processes had before they were.
     pub(super) strangers: BTreeSet<Tid>,
     /// Records come faster than they can be told: so many calls were only counted since.
@@ -113,6 +115,7 @@ impl KernelObserver {
             lost: false,
             census: None,
             next_census: 0,
+            next_reason: 0,
             strangers: BTreeSet::new(),
             skipped: None,
             failed: None,
@@ -166,6 +169,7 @@ impl KernelObserver {
                 self.rings.wait(milliseconds);
             }
         }
+        self.looks.clear();
         self.hand_on(deliver, true);
         self.files.wait();
         self.hand_on(deliver, true);
@@ -210,10 +214,16 @@ impl KernelObserver {
     }
 
     pub(super) fn hand_on(&mut self, deliver: &mut Deliver<'_>, idle: bool) {
-        while let Some(Item::Ready(_)) = self.queue.front()
-            && let Some(Item::Ready(observation)) = self.queue.pop_front()
-        {
-            self.out.push(observation);
+        let waits = |item: &Item| match *item {
+            Item::Ready(_) => false,
+            Item::Begins(_) => true,
+            Item::Refused(space, at, _) => self.looks_for_reason(space, at),
+        };
+        let count = self.queue.iter().take_while(|item| !waits(item)).count();
+        for item in self.queue.drain(..count) {
+            if let Item::Ready(observation) | Item::Refused(_, _, observation) = item {
+                self.out.push(observation);
+            }
         }
         self.files.look_for(&self.out);
         for seen in self.files.take() {
