@@ -190,3 +190,71 @@ fn the_timeline_says_it_below_the_call_and_the_summary_in_a_section() {
     assert_eq!(last["failure"]["causes"][0]["cause"], "rlimit_as");
     assert!(last["failure"]["figures"]["mapped"].is_u64(), "{last:#}");
 }
+
+/// The causes of the last refused call, each with its limit and what was asked for.
+fn causes(options: &[&str], case: &str) -> Option<(bool, Value)> {
+    let program = [
+        tracee("limits").into_os_string(),
+        case.into(),
+        "stay".into(),
+    ];
+    let Traced { ended, report } = traced(options, &program);
+    if ended.status() == 77 {
+        skipped(format!("limits {case}: {}", ended.stdout));
+        return None;
+    }
+    assert_eq!(ended.status(), 0, "{case}: {ended:?}");
+    let refused = report.0["refused"].as_array().expect("an array");
+    let last = refused.last();
+    let last = last.unwrap_or_else(|| panic!("{case} {options:?}: nothing was refused"));
+    let causes = last["causes"].as_array().expect("an array").iter();
+    let part = |cause: &Value| {
+        let keys = ["cause", "limit", "asked", "address"];
+        Value::from(keys.map(|key| cause[key].clone()).to_vec())
+    };
+    let causes: Vec<Value> = causes.map(part).collect();
+    Some((last["proven"] == true, causes.into()))
+}
+
+#[test]
+fn the_kernel_backend_names_the_same_causes_as_candidates() {
+    let tried = run(&mut memtrace(
+        &["-qq", "--backend", "kernel"],
+        &["/bin/true"],
+    ));
+    if tried.status() != 0 {
+        return skipped(tried.stderr.trim());
+    }
+    // Those whose figures do not depend on where the kernel puts things.
+    let cases = [
+        "data-brk",
+        "memlock-piecewise",
+        "memlock-none",
+        "mlock-hole",
+        "hole",
+        "hole-madvise",
+        "sealed",
+        "in-place",
+        "low",
+    ];
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || {
+                let Some((proven, by_ptrace)) = causes(&["--backend", "ptrace"], case) else {
+                    return;
+                };
+                let by_kernel = causes(&["--backend", "kernel"], case);
+                assert!(proven, "{case}");
+                // Its limits may have been others when it was refused.
+                assert_eq!(by_kernel, Some((false, by_ptrace)), "{case}");
+            });
+        }
+    });
+    for case in ["as", "data-mmap"] {
+        let by_kernel = causes(&["--backend", "kernel"], case);
+        let (proven, causes) = by_kernel.expect("it runs everywhere");
+        let only = format!("rlimit_{}", case.trim_end_matches("-mmap"));
+        assert_eq!(causes[0][0], only.as_str(), "{case}: {causes}");
+        assert_eq!((proven, causes.as_array().map(Vec::len)), (false, Some(1)));
+    }
+}

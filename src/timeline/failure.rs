@@ -24,7 +24,7 @@ pub(super) const EAGAIN: i32 = 11;
 pub(super) const ENOMEM: i32 = 12;
 
 /// What bounded a task when a call of it was refused, and how much of it was used. Read at the exit
-/// stop, so the refused call is not part of it. `None`: it could not be read, or does not matter to
+/// stop, or (where nothing stops) soon after, so the refused call is not part of it. `None`: it could not be read, or does not matter to
 /// the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -77,8 +77,8 @@ pub struct Figures {
     pub huge_page: Option<Bytes>,
     /// Huge pages of that size that are free and not promised.
     pub huge_free: Option<u64>,
-    /// 1: another layout-changing call of the space ran beside this one, so that the figures may be
-    /// those after it.
+    /// 1: another layout-changing call of the space ran beside this one, or nothing stopped the task
+    /// and they were read after the call, so that the figures may be those after it.
     pub beside: Option<u64>,
 }
 

@@ -235,6 +235,12 @@ impl Supervisor {
     }
 }
 
+/// Why a child that has ended did not become its program, if it did not.
+pub(super) fn exec_error(launching: Launching) -> Option<TraceError> {
+    let error = read_report(launching.report).exec_failed?;
+    Some(not_started(&launching.program, error))
+}
+
 fn not_started(program: &str, source: io::Error) -> TraceError {
     let program = program.to_owned();
     match source.kind() {

@@ -171,6 +171,18 @@ pub(super) fn state(tid: Tid) -> Option<u8> {
     stat_fields(&bytes).next()?.first().copied()
 }
 
+/// Every process that is to be seen, with its parent (field 4 of stat).
+pub(super) fn processes() -> Vec<(Tid, Tid)> {
+    let with_parent = |pid: Tid| {
+        let bytes = read_short(&format!("/proc/{pid}/stat")).ok()?;
+        let parent = number(stat_fields(&bytes).nth(4 - 3)?)?;
+        Some((pid, Tid(i32::try_from(parent).ok()?)))
+    };
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| with_parent(Tid(pid))).collect()
+}
+
 /// Whether the personality has READ_IMPLIES_EXEC.
 pub(super) fn read_implies_exec(tid: Tid) -> bool {
     const READ_IMPLIES_EXEC: u32 = 0x0040_0000;

@@ -44,15 +44,39 @@ impl Supervisor {
             known => known,
         };
         space.map_count = map_count;
-        let mut figures = Figures {
+        let figures = figures(tid, call, fetched);
+        Some(Box::new(Figures {
             map_count,
             beside: Some(u64::from(beside)),
-            ..of_task(tid)
-        };
-        of_machine(&mut figures);
-        of_call(&mut figures, tid, call, fetched);
-        Some(Box::new(figures))
+            ..figures
+        }))
     }
+}
+
+/// What bounds the task now, and how much of it is in use: all but the number of mappings, which
+/// takes long to count.
+fn figures(tid: Tid, call: &RawCall, fetched: &[Fetched]) -> Figures {
+    let mut figures = of_task(tid);
+    of_machine(&mut figures);
+    of_call(&mut figures, tid, call, fetched);
+    figures
+}
+
+/// The figures behind a refusal of a while ago; `None` if the task has ended since. What was done to
+/// its limits meanwhile nobody knows.
+pub(super) fn refused_before(
+    pid: Tid,
+    tid: Tid,
+    call: &RawCall,
+    fetched: &[Fetched],
+) -> Option<Box<Figures>> {
+    let figures = Figures {
+        map_count: procfs::map_count(tid),
+        beside: Some(1),
+        ..figures(tid, call, fetched)
+    };
+    let is_there = figures.mapped.is_some() && procfs::is_thread_of(pid, tid);
+    is_there.then(|| Box::new(figures))
 }
 
 fn of_task(tid: Tid) -> Figures {

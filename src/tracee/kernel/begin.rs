@@ -19,10 +19,11 @@ use super::state::{First, Space, Task};
 use super::stop::{PATIENCE, while_stopped};
 
 /// What the first look at a process tells.
-struct Seen {
-    tasks: Vec<(Tid, std::sync::Arc<str>)>,
-    known: bool,
-    first: First,
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub tasks: Vec<(Tid, std::sync::Arc<str>)>,
+    pub known: bool,
+    pub first: First,
 }
 
 /// A first look is tried so often, and a stop for it so often: whom that could not stop (another
@@ -130,6 +131,7 @@ impl KernelObserver {
             let quiet = self.was_quiet(began, ended, &mut in_call);
             if quiet || tried + 1 == TRIES || until < Instant::now() {
                 self.start = ended;
+                self.pass_over_children(pids);
                 return self.begin_attached(began, seen, quiet);
             }
             std::thread::sleep(PAUSE);
@@ -143,6 +145,11 @@ impl KernelObserver {
         loop {
             let complete = self.drain_until(ended);
             while let Some(record) = self.rings.next() {
+                if let What::Lost(_) = record.what {
+                    // Who is in a call now, no record tells: a return without a begin will.
+                    quiet = false;
+                    in_call.clear();
+                }
                 if !self.rings.watched.contains(&record.pid) {
                     continue;
                 }
@@ -197,6 +204,7 @@ impl KernelObserver {
                     let id = self.new_space(Space {
                         known: seen.known,
                         exe: exe.clone(),
+                        brk_start,
                         read_implies_exec,
                         doubt: !quiet,
                         ..Space::default()
@@ -226,7 +234,7 @@ impl KernelObserver {
     }
 }
 
-fn see(pid: Tid) -> Option<Seen> {
+pub(super) fn see(pid: Tid) -> Option<Seen> {
     let tasks = procfs::tasks(pid).ok()?;
     let tasks: Vec<_> = tasks
         .into_iter()

@@ -12,7 +12,7 @@ use super::super::calls::splits;
 use super::super::supervisor::Verify;
 use super::observer::KernelObserver;
 use super::order::{Footprint, Order};
-use super::state::{Finished, Held, InCall, Space};
+use super::state::{Finished, Held, InCall, Item, Space};
 
 /// A report waits for that of another call at most so long, in nanoseconds.
 const HOLD: u64 = 1_000_000_000;
@@ -77,6 +77,8 @@ impl KernelObserver {
             return;
         };
         let id = task.space;
+        // A stack that no begin has taken is that of a begin that was lost.
+        task.caller = None;
         let Some(in_call) = task.call.take_if(|call| call.call.nr == nr) else {
             // It began before we came, or its begin was lost.
             let layout = call_info(Abi::X86_64, nr).is_some_and(|info| info.layout);
@@ -174,6 +176,13 @@ impl KernelObserver {
                 }),
             }
         }
+        let waits = !after.is_empty() || !space.held.is_empty() && !space.is_awaited(tid);
+        let untold: &[AddrRange] = match evidence.is_empty() {
+            true => &wanted,
+            false => &[],
+        };
+        let returned = (&call, &*fetched, result);
+        let explained = !waits && self.look_for_reason(id, tid, time, returned, untold);
         let observation = Observation {
             time: self.clock.at(time),
             what: Observed::Call(CallDone {
@@ -189,8 +198,10 @@ impl KernelObserver {
                 refused: None,
             }),
         };
-        let waits = !after.is_empty() || !space.held.is_empty() && !space.is_awaited(tid);
-        if waits {
+        if explained {
+            let item = Item::Refused(id, time, observation);
+            self.queue.push_back(item);
+        } else if waits && let Some(space) = self.spaces.get_mut(&id) {
             space.held.push_back(Held {
                 observation,
                 after,

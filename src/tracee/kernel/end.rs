@@ -59,7 +59,7 @@ impl KernelObserver {
                 self.add_last_look(id, began, ended, resident, map, stood_still);
             }
             self.catch_up(ended, until, deliver);
-            if std::mem::take(&mut self.lost) || self.deaf {
+            if self.lost || self.census.is_some() || self.deaf {
                 self.count_tasks();
             }
             self.settle(ended + 1);

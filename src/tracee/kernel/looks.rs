@@ -204,6 +204,12 @@ impl KernelObserver {
                 },
             );
         }
+        if let Seen::Refused(figures, evidence, time) = look.seen {
+            if !look.torn {
+                self.reason_found(id, time, figures, evidence);
+            }
+            return;
+        }
         let Some(space) = self.spaces.get_mut(&id) else {
             return;
         };
@@ -238,7 +244,7 @@ impl KernelObserver {
                     );
                 }
             }
-            Seen::Resident(_) => {}
+            Seen::Resident(_) | Seen::Refused(..) => {}
             Seen::Last(resident, snapshot) => self.last_settled(id, look.began, resident, snapshot),
         }
     }
@@ -307,6 +313,7 @@ impl KernelObserver {
         };
         if let Some(first) = &first {
             space.exe = first.exe.clone();
+            space.brk_start = first.brk_start;
         }
         space.read_implies_exec |= first.as_ref().is_some_and(|first| first.read_implies_exec);
         let began = SpaceBegan {
@@ -328,7 +335,7 @@ impl KernelObserver {
         };
         let place = self.queue.iter_mut().find(|item| match item {
             Item::Begins(waiting) => *waiting == id,
-            Item::Ready(_) => false,
+            Item::Ready(_) | Item::Refused(..) => false,
         });
         if let Some(place) = place {
             *place = Item::Ready(observation);

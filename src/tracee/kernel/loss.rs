@@ -1,14 +1,11 @@
 //! What was lost: counted, told, and put right by a look at what is there.
 
-use std::collections::BTreeSet;
-
-use crate::timeline::{Observed, TaskEnd, TaskOrigin};
+use crate::timeline::Observed;
 use crate::units::{SpaceId, Tid};
 
-use super::super::procfs;
+use super::super::{launch, procfs};
 use super::observer::KernelObserver;
 use super::rings::now;
-use super::state::Task;
 
 impl KernelObserver {
     /// From here on calls are counted and not told, until what has come in is worked off. Tasks, and
@@ -36,10 +33,17 @@ impl KernelObserver {
         if 0 < count {
             self.push(time, Observed::Lost(count));
         }
-        self.lost = true;
+        // A census shows what was until then, if the records tell the rest.
+        (self.lost, self.census) = (true, None);
         for task in self.tasks.values_mut() {
             (task.call, task.cloning, task.birth) = (None, None, None);
+            // What it belongs to, and what has become of it, may be among the lost ones.
+            (task.caller, task.signal) = (None, None);
+            task.exec.take_if(|exec| exec.committed.is_none());
         }
+        // The kernel may have given the numbers of spaces that ended meanwhile to others.
+        self.counters.clear();
+        self.making.clear();
         let ids: Vec<SpaceId> = self.spaces.keys().copied().collect();
         for id in ids {
             self.begin_as_shown(id);
@@ -57,51 +61,23 @@ impl KernelObserver {
     }
 
     /// The launched program, if it has begun: the records of that may be among the lost ones.
-    fn begins_unseen(&mut self, pid: Tid, time: u64) {
+    pub(super) fn begins_unseen(&mut self, pid: Tid, time: u64, ended: bool) {
         let exe = procfs::exe(pid);
-        let ours = procfs::exe(Tid(std::process::id() as i32));
-        if !exe.is_empty() && exe != ours {
+        let ours = Tid(std::process::id() as i32);
+        // The child of a fork has our program, and its heap where ours is, until it executes its own.
+        let is_other =
+            exe != procfs::exe(ours) || procfs::brk_start(pid) != procfs::brk_start(ours);
+        if !ended && !exe.is_empty() && is_other {
             let comm = procfs::comm(pid);
             self.exec_commits(time, pid, pid, comm.as_bytes());
             self.exec_returns(pid, time, 0);
-        } else if matches!(procfs::state(pid), None | Some(b'Z')) {
-            let text = "the records of the program's begin and end were lost".to_owned();
-            self.push(time, Observed::Note { space: None, text });
-            self.launching = None;
-            self.task_ends(time, pid, None);
-        }
-    }
-
-    /// Which tasks there are, after records of births and ends may have been lost.
-    pub(super) fn count_tasks(&mut self) {
-        let time = self.rings.horizon;
-        let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
-        for pid in pids {
-            if self
-                .launching
-                .as_ref()
-                .is_some_and(|launching| launching.pid == pid)
-            {
-                self.begins_unseen(pid, time);
-                continue;
-            }
-            let there = procfs::tasks(pid).unwrap_or_default();
-            let mut known: Vec<(Tid, SpaceId)> = Vec::new();
-            for (&tid, task) in self.tasks.iter().filter(|(_, task)| task.pid == pid) {
-                known.push((tid, task.space));
-            }
-            let Some(&(_, space)) = known.first() else {
-                continue;
-            };
-            for &tid in there
-                .iter()
-                .filter(|tid| !known.iter().any(|(k, _)| k == *tid))
-            {
-                let task = Task::new(pid, space, procfs::comm(tid));
-                self.add_task(time, tid, task, None, TaskOrigin::Thread);
-            }
-            for (tid, _) in known.iter().filter(|(tid, _)| !there.contains(tid)) {
-                self.task_ends(time, *tid, Some(TaskEnd::Gone));
+            self.is_in_doubt(pid);
+        } else if ended && let Some(launching) = self.launching.take() {
+            if let Some(error) = launch::exec_error(launching) {
+                self.fail(error);
+            } else {
+                let text = "the records of the program's begin and end were lost".to_owned();
+                self.push(time, Observed::Note { space: None, text });
             }
         }
     }

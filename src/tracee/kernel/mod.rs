@@ -6,7 +6,8 @@
 //!                          record.rs: bytes to values     │ tasks.rs  births, execs, ends
 //!  /proc/PID/maps ───────────────────────────────────────►│ calls.rs  calls, order.rs
 //!                                                         │ looks.rs  whole maps, picture.rs
-//!                                                         │ loss.rs   what was lost
+//!                                                         │ loss.rs   what was lost, census.rs
+//!                                                         │ reasons.rs  what refused a call
 //!                                                         │ resident.rs  --resident
 //!                                                         │ begin.rs, end.rs, with stop.rs
 //! ```
@@ -25,6 +26,7 @@
 
 mod begin;
 mod calls;
+mod census;
 mod end;
 mod looks;
 mod loss;
@@ -32,6 +34,7 @@ mod observer;
 mod order;
 mod picture;
 mod rate;
+mod reasons;
 mod record;
 mod resident;
 mod rings;

@@ -1,6 +1,6 @@
 //! The loop: records in, observations out.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::timeline::{Observation, Observed, Stack, TaskEnd, Touched};
@@ -10,8 +10,10 @@ use super::super::control::{Control, Requests};
 use super::super::error::TraceError;
 use super::super::files::Files;
 use super::super::launch::Launching;
+use super::super::procfs;
 use super::super::supervisor::{Deliver, Options, Outcome};
 use super::super::sys;
+use super::census::Census;
 use super::record::{EXECVE, EXECVEAT, Fault, Record, What};
 use super::resident::Kinds;
 use super::rings::{Rings, now};
@@ -62,6 +64,13 @@ pub struct KernelObserver {
     pub(super) start: u64,
     /// Records have been lost since the tasks were last counted.
     pub(super) lost: bool,
+    /// They have been asked for, and records have not come as far.
+    pub(super) census: Option<Census>,
+    pub(super) next_census: u64,
+    /// No look for the reason of a refusal before this.
+    pub(super) next_reason: u64,
+    /// Children that watched processes had before they were.
+    pub(super) strangers: BTreeSet<Tid>,
     /// Records come faster than they can be told: so many calls were only counted since.
     pub(super) skipped: Option<u64>,
     /// So many page faults were told of by their stacks alone, and others stand for them too.
@@ -107,6 +116,10 @@ impl KernelObserver {
             out: Vec::new(),
             start: 0,
             lost: false,
+            census: None,
+            next_census: 0,
+            next_reason: 0,
+            strangers: BTreeSet::new(),
             skipped: None,
             told_beside: 0,
             failed: None,
@@ -116,6 +129,11 @@ impl KernelObserver {
             let_go: false,
             deaf: false,
         })
+    }
+
+    /// Ends the watching with an error.
+    pub(super) fn fail(&mut self, error: TraceError) {
+        self.failed = Some(error);
     }
 
     /// Something to tell.
@@ -139,7 +157,8 @@ impl KernelObserver {
                 break;
             }
             self.follow_cpus();
-            let soon = self.look();
+            // While it is not known whose calls would disturb a look, there is none.
+            let soon = self.lost || self.look();
             let requests = self.control.take();
             if requests.any() {
                 self.requests(requests, deliver);
@@ -155,6 +174,7 @@ impl KernelObserver {
                 self.rings.wait(milliseconds);
             }
         }
+        self.looks.clear();
         self.hand_on(deliver, true);
         self.files.wait();
         self.hand_on(deliver, true);
@@ -188,12 +208,11 @@ impl KernelObserver {
                 break;
             }
         }
-        if std::mem::take(&mut self.lost) {
-            self.count_tasks();
-        }
         // Of these times, all has been worked on.
         let settled = self.rings.next_time().unwrap_or(u64::MAX);
         self.settle(settled.min(self.rings.horizon));
+        self.settle_census(settled.min(self.rings.horizon));
+        self.take_census();
         self.finish_silent_execs();
         self.tell_counted(settled.min(self.rings.horizon));
         self.hand_on(deliver, true);
@@ -214,10 +233,16 @@ impl KernelObserver {
     }
 
     pub(super) fn hand_on(&mut self, deliver: &mut Deliver<'_>, idle: bool) {
-        while let Some(Item::Ready(_)) = self.queue.front()
-            && let Some(Item::Ready(observation)) = self.queue.pop_front()
-        {
-            self.out.push(observation);
+        let waits = |item: &Item| match *item {
+            Item::Ready(_) => false,
+            Item::Begins(_) => true,
+            Item::Refused(space, at, _) => self.looks_for_reason(space, at),
+        };
+        let count = self.queue.iter().take_while(|item| !waits(item)).count();
+        for item in self.queue.drain(..count) {
+            if let Item::Ready(observation) | Item::Refused(_, _, observation) = item {
+                self.out.push(observation);
+            }
         }
         self.files.look_for(&self.out);
         for seen in self.files.take() {
@@ -251,6 +276,7 @@ impl KernelObserver {
             return;
         }
         self.settle(time);
+        self.settle_census(time);
         let of_birth = matches!(what, What::Fork { .. } | What::NewTask { .. });
         if !of_birth
             && self
@@ -424,6 +450,8 @@ impl KernelObserver {
         if self.launched_end.is_some() {
             return self.let_all_go(deliver);
         }
+        // It has ended, and nothing was recorded of that.
+        self.lost |= matches!(procfs::state(program), None | Some(b'Z'));
         for signal in requests.forward() {
             let _ = sys::kill(program, signal);
         }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::decode::RawCall;
-use crate::mm::{MapsEntry, Snapshot};
-use crate::timeline::{Observation, RawStack, Resident, Stack, TaskEnd};
+use crate::mm::{Evidence, MapsEntry, Snapshot};
+use crate::timeline::{Figures, Observation, RawStack, Resident, Stack, TaskEnd};
 use crate::units::{Addr, AddrRange, SpaceId, Tid};
 
 use super::order::Footprint;
@@ -125,6 +125,8 @@ pub(super) struct Space {
     /// Its maps can be read.
     pub known: bool,
     pub exe: Arc<str>,
+    /// Where its heap begins.
+    pub brk_start: Option<Addr>,
     pub read_implies_exec: bool,
     /// Tasks in layout-changing calls.
     pub in_flight: Vec<Tid>,
@@ -146,6 +148,8 @@ pub(super) struct Space {
     /// No look before this, and how often looks in a row have come to nothing.
     pub next_look: u64,
     pub torn: u32,
+    /// No look for the reason of a refusal before this.
+    pub next_reason: u64,
     /// `--resident`, once something was counted.
     pub counted: Option<Counted>,
     /// It has been looked at a last time.
@@ -178,6 +182,9 @@ pub(super) enum Seen {
     Resident(Resident),
     /// What is there when watching ends.
     Last(Option<Resident>, Snapshot),
+    /// What bounds the task whose call was refused at that time, and what that left, if its records
+    /// do not tell.
+    Refused(Box<Figures>, Vec<Evidence>, u64),
 }
 
 /// The first look at a program.
@@ -194,4 +201,6 @@ pub(super) struct First {
 pub(super) enum Item {
     Ready(Observation),
     Begins(SpaceId),
+    /// A refused call of a space, for whose reason a look has been made.
+    Refused(SpaceId, u64, Observation),
 }

@@ -99,6 +99,7 @@ impl KernelObserver {
         let copy = Space {
             known: of.known,
             exe: Arc::clone(&of.exe),
+            brk_start: of.brk_start,
             read_implies_exec: of.read_implies_exec,
             doubt: of.doubt || beside || since <= of.changed || !of.held.is_empty(),
             contradicted: of.contradicted,
