@@ -32,8 +32,6 @@ const SMALLEST_RING: usize = 256 << 10;
 const ALL_GROWN: usize = 256 << 20;
 const LARGEST_RING: usize = 64 << 20;
 const GROWS_BY: usize = 4;
-/// Rings for the stacks of page faults: what does not fit into them is not sampled.
-const STACKS_RING: usize = 2 << 20;
 /// What was read and not yet worked on, at most: beyond that, calls are no longer told. Were even
 /// that too slow, the rings would fill, and the kernel count what is lost.
 const BACKLOG: usize = 128 << 20;
@@ -118,6 +116,12 @@ fn online() -> Vec<usize> {
     }
 }
 
+/// The size of the ring of each of so many CPUs.
+fn share(cpus: usize) -> usize {
+    let share = (ALL_RINGS / cpus.max(1)).clamp(SMALLEST_RING, LARGE_RING);
+    1 << share.ilog2()
+}
+
 /// An event of every task of a CPU, told by records and samples of which none holds a stack.
 fn event(tells: Tells, wakes: bool) -> Event {
     Event {
@@ -173,10 +177,8 @@ impl Rings {
             watched: Tids::default(),
             asked: now(),
         };
-        let online = online();
-        let share = (ALL_RINGS / online.len()).clamp(SMALLEST_RING, LARGE_RING);
-        let mut size = 1 << share.ilog2();
-        for number in online {
+        let mut size = share(online().len());
+        for number in online() {
             let stream = loop {
                 match Stream::open(number, size) {
                     Ok(stream) => break stream,
@@ -221,6 +223,7 @@ impl Rings {
     /// Lets the stacks of `task` be recorded, and of all that it makes from now on, where they are
     /// wanted.
     pub(super) fn record_stacks(&mut self, task: Tid) -> Result<(), TraceError> {
+        let size = share(self.cpus.len());
         for (tracepoint, filter) in &self.stacks {
             let of_fault = tracepoint.point == Point::Fault;
             let event = Event {
@@ -235,7 +238,8 @@ impl Rings {
                     (false, _) => cpu.stream,
                     (true, Some(stream)) => stream,
                     (true, None) => {
-                        let stream = Stream::open_sampled(cpu.number, STACKS_RING)?;
+                        // What does not fit into it is not sampled.
+                        let stream = Stream::open_sampled(cpu.number, size)?;
                         self.streams.push(Some(stream));
                         cpu.stacks_stream = Some(self.streams.len() - 1);
                         self.streams.len() - 1
