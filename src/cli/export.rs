@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use crate::export::folded;
 use crate::export::jsonl::JsonLines;
 use crate::export::pprof::{self, About};
-use crate::report::reading::{Filter, ProfileSink, Stop, follow};
+use crate::report::reading::{Filter, ProfileSink, Stop, Weight, follow};
 use crate::report::replay_into;
 use crate::timeline::{Event, EventKind, Namer, Sink, Timeline};
 use crate::trace_file::{Damage, Source};
@@ -64,7 +64,9 @@ pub fn export(args: &Export) -> Result<i32, Failure> {
     };
     let notes = written.notes.into_iter().chain(names.take_notes());
     notes.for_each(|note| say(&note));
-    if !written.with_stacks {
+    if !written.with_bytes && args.weight == Weight::Touched {
+        say("no page faults (record them with --touch): nothing is written");
+    } else if !written.with_stacks {
         say("no stacks (record them with -k): calls stand under their names");
     }
     if let Some(damage) = &written.damage {
@@ -83,6 +85,7 @@ enum Trouble {
 struct Written {
     damage: Option<Damage>,
     with_stacks: bool,
+    with_bytes: bool,
     notes: Vec<String>,
 }
 
@@ -113,6 +116,7 @@ fn lines(source: &mut dyn Source, out: impl Write) -> Result<Written, Trouble> {
     Ok(Written {
         damage: report.damage,
         with_stacks: true,
+        with_bytes: true,
         // They are in the last line.
         notes: Vec::new(),
     })
@@ -125,7 +129,10 @@ fn stacks(
     out: impl Write,
 ) -> Result<Written, Trouble> {
     let mut sink = Profiled {
-        profile: ProfileSink::new(Filter::default()),
+        profile: match args.weight {
+            Weight::Touched => ProfileSink::touchers(Filter::default()),
+            _ => ProfileSink::new(Filter::default()),
+        },
         about: About {
             info: source.info().clone(),
             ..About::default()
@@ -142,6 +149,7 @@ fn stacks(
     Ok(Written {
         damage: told.damage,
         with_stacks: !profile.stacks.is_empty(),
+        with_bytes: !profile.entries.is_empty(),
         notes: told.notes,
     })
 }

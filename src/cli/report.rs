@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::report::reading::{
     self, Ahead, Around, At, By, Followed, LivesSink, Moment, OverTime, ProfileSink, Stop, Table,
-    follow,
+    Weight, follow,
 };
 use crate::report::{Report as Facts, json, replay};
 use crate::term::{
@@ -128,9 +128,20 @@ fn answer(args: &Report, trace: &Path) -> Result<Answer, Failure> {
 /// Answers that are made of stacks; without any there is none.
 fn by_stack(args: &Report, trace: &Path, names: &mut TraceNames) -> Result<Answer, Failure> {
     let stop = args.filter.until.map_or(Stop::End, Stop::After);
-    let mut profile = ProfileSink::new(args.filter.clone());
+    let touchers = matches!(args.question, Question::Tree(_, Some(Weight::Touched)));
+    let mut profile = match touchers {
+        true => ProfileSink::touchers(args.filter.clone()),
+        false => ProfileSink::new(args.filter.clone()),
+    };
     tell(trace, stop, &mut profile)?;
     let profile = profile.into_profile();
+    if touchers && profile.entries.is_empty() {
+        let trace = trace.display();
+        let error = anyhow::anyhow!(
+            "{trace} holds no page faults: record them with --touch (memtrace --touch -k -o {trace} PROGRAM)"
+        );
+        return Err(Failure::new(2, error));
+    }
     if profile.stacks.is_empty() {
         let trace = trace.display();
         let error = anyhow::anyhow!(

@@ -84,7 +84,7 @@ struct ExportLine {
     to: Option<ExportFormat>,
 
     /// The bytes of folded stacks (default: reserved)
-    #[arg(long, value_name = "reserved|committed|mapped", value_parser = weight)]
+    #[arg(long, value_name = "reserved|committed|mapped|touched", value_parser = weight)]
     weight: Option<Weight>,
 
     /// Write to FILE instead of stdout

@@ -151,7 +151,7 @@ pub(super) fn direction(text: &str) -> Result<Direction, String> {
 /// What stacks are weighed by.
 pub(super) fn weight(text: &str) -> Result<Weight, String> {
     let known = Weight::ALL.into_iter().find(|weight| weight.name() == text);
-    known.ok_or_else(|| "say reserved, committed or mapped".to_owned())
+    known.ok_or_else(|| "say reserved, committed, mapped or touched".to_owned())
 }
 
 /// The number at the front, and what follows it.

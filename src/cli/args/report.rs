@@ -124,7 +124,7 @@ pub(super) struct ReportLine {
     tree: Option<Direction>,
 
     /// The figure of --tree (default: reserved and committed)
-    #[arg(long, value_name = "reserved|committed|mapped", value_parser = weight)]
+    #[arg(long, value_name = "reserved|committed|mapped|touched", value_parser = weight)]
     weight: Option<Weight>,
 
     /// Mapped, reserved, committed and resident over time

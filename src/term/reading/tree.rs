@@ -162,9 +162,13 @@ impl Shown<'_> {
         if self.shares {
             page.line.push_right(at + PERCENT + 2, "share");
         }
+        if self.tree.weight != Some(Weight::Touched) {
+            page.line.push("  left at end,");
+        }
+        page.line.gap(1);
         page.line.push(match self.tree.direction {
-            Direction::Down => "  left at end, by who called whom",
-            Direction::Up => "  left at end, by who was called by whom",
+            Direction::Down => "by who called whom",
+            Direction::Up => "by who was called by whom",
         });
         page.end()
     }
@@ -177,7 +181,7 @@ impl Shown<'_> {
                 .role(match weight {
                     Weight::Reserved => Role::Reserved,
                     Weight::Committed => Role::Committed,
-                    Weight::Mapped => Role::Plain,
+                    Weight::Mapped | Weight::Touched => Role::Plain,
                 })
                 .push_right(at, amount(weight.of(sums)));
         }

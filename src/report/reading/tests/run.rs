@@ -6,9 +6,9 @@ use crate::mm::{FileId, parse_maps};
 use crate::timeline::{
     Began, CallDone, CheckCause, Ended, Frame, FrameName, Module, ModuleId, NamesSeen, Observation,
     Observed, Resident, Sink, SpaceBegan, Stack, StackEnd, StackSeen, TaskBegan, TaskEnd,
-    TaskOrigin, Timeline, TraceInfo,
+    TaskOrigin, Timeline, Touched, TraceInfo,
 };
-use crate::units::{Bytes, SpaceId, StackId, Tid, Timestamp};
+use crate::units::{Addr, Bytes, SpaceId, StackId, Tid, Timestamp};
 
 /// Nanoseconds from one observation to the next.
 pub(crate) const STEP: u64 = 1_000_000;
@@ -102,6 +102,18 @@ impl Run {
     /// A call of `tid` in space 1 from `stack`.
     pub(crate) fn call_from(&mut self, tid: i32, answered: Answered, stack: StackId) {
         self.call_in(1, tid, answered, Stack::Known(stack));
+    }
+
+    /// A page fault of `tid` in space 1, of which the stack was taken or not.
+    pub(crate) fn touch(&mut self, tid: i32, at: u64, stack: Option<StackId>) {
+        self.push(Observed::Touched(Touched {
+            tid: Tid(tid),
+            space: SpaceId(1),
+            addr: Addr(at),
+            write: true,
+            stands_for: 1,
+            stack: stack.map_or(Stack::Absent, Stack::Known),
+        }));
     }
 
     /// A stack of functions, innermost first; a name that begins with `+` is that of no function.

@@ -19,6 +19,8 @@ use super::Source;
 #[derive(Debug)]
 pub struct ProfileSink {
     filter: Filter,
+    /// Counts what every stack touched, and nothing else.
+    touchers: bool,
     provenance: Provenance,
     /// Of living spaces.
     living: BTreeMap<SpaceId, BTreeMap<Source, Sums>>,
@@ -55,12 +57,22 @@ impl ProfileSink {
     pub fn new(filter: Filter) -> ProfileSink {
         ProfileSink {
             filter,
+            touchers: false,
             provenance: Provenance::default(),
             living: BTreeMap::new(),
             touched: BTreeMap::new(),
             done: BTreeMap::new(),
             stacks: Stacks::default(),
             until: Timestamp(0),
+        }
+    }
+
+    /// A sink that counts for every stack what it touched itself, and nothing else. Where stacks were only
+    /// sampled, the page faults of a thread that had none taken count for the next that it had taken.
+    pub fn touchers(filter: Filter) -> ProfileSink {
+        ProfileSink {
+            touchers: true,
+            ..ProfileSink::new(filter)
         }
     }
 
@@ -112,6 +124,9 @@ impl ProfileSink {
     fn touch(&mut self, event: &Event, touch: &TouchEvent) {
         let pages = self.touched.entry(event.space).or_default();
         let new = pages.touch(touch.addr);
+        if self.touchers {
+            return self.touched_by(event, touch, new);
+        }
         let piece = self.provenance.piece_at(event.space, touch.addr);
         let committed = piece.map_or((Source::Found, true), Source::of_commit);
         if let (source, true) = committed {
@@ -119,11 +134,27 @@ impl ProfileSink {
         }
     }
 
+    /// A page fault, for whom it was.
+    fn touched_by(&mut self, event: &Event, touch: &TouchEvent, new: bool) {
+        let task = Source::Task(event.tid);
+        let sources = self.living.entry(event.space).or_default();
+        let (source, before) = match touch.stack {
+            Some(stack) => (Source::Stack(stack), sources.remove(&task)),
+            None => (task, None),
+        };
+        let sums = sources.entry(source).or_default();
+        if let Some(before) = before {
+            *sums += before;
+        }
+        sums.touched.add(touch, new);
+    }
+
     /// What is left of a space belongs to who made it.
     fn ended(&mut self, space: SpaceId, state: &SpaceState) {
         self.touched.remove(&space);
         let history = self.provenance.spaces.remove(&space).unwrap_or_default();
-        for vma in state.model.vmas() {
+        let touchers = self.touchers;
+        for vma in state.model.vmas().filter(|_| !touchers) {
             self.left(space, vma, &history, state);
         }
         let process = process_name(state);
@@ -199,8 +230,8 @@ impl Sink for ProfileSink {
             touched.follow(&call.spans);
         }
         match &event.kind {
-            EventKind::SpaceBegan { .. } => self.began(event.space),
-            EventKind::Call(call) if counts => {
+            EventKind::SpaceBegan { .. } if !self.touchers => self.began(event.space),
+            EventKind::Call(call) if counts && !self.touchers => {
                 let sums = Sums::of_call(call);
                 if sums != Sums::default() {
                     *self.sums(event.space, Source::of_call(call)) += sums;

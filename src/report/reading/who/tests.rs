@@ -1,6 +1,6 @@
 //! Who is behind which bytes, told of short runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::report::reading::tests::run::{BEGAN, Run, mmap, mprotect, munmap};
@@ -257,5 +257,41 @@ fn tables_and_trees_as_json_name_every_step() {
             "own": {"calls": 0, "reserved": 0, "committed": 0, "mapped": 0},
             "name": "main", "kind": "function", "module": "/srv/server",
         })
+    );
+}
+
+#[test]
+fn a_page_belongs_to_the_stack_that_touched_it_or_the_next_that_its_thread_had_taken() {
+    let mut run = heap();
+    let (writes, reads) = (run.stack(&["write", "main"]), run.stack(&["read", "main"]));
+    // Taken, not taken, taken again; a page counts once.
+    run.touch(10, A, Some(writes));
+    run.touch(10, A + K, None);
+    run.touch(10, A + 2 * K, Some(reads));
+    run.touch(10, A, Some(reads));
+    // Of another thread none was ever taken.
+    run.touch(11, A + 3 * K, None);
+    let mut sink = ProfileSink::touchers(Filter::default());
+    run.tell(&mut sink);
+    let profile = sink.into_profile();
+    let tree = profile.tree(&mut HeldNames, Direction::Up, Some(Weight::Touched));
+    let roots = tree.nodes[0].children.iter().map(|&root| {
+        let node = &tree.nodes[root];
+        (
+            &*node.label.text,
+            node.sums.touched.bytes.0 / K,
+            node.sums.touched.faults,
+        )
+    });
+    let expected = [
+        ("read", 2, 3),
+        ("write", 1, 1),
+        ("(no stack) task 11", 1, 1),
+    ];
+    assert_eq!(roots.collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+    assert_eq!(
+        tree.nodes[0].sums.mapped,
+        Bytes(0),
+        "nothing else is counted"
     );
 }

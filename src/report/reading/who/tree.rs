@@ -20,7 +20,7 @@ pub enum Direction {
     Up,
 }
 
-/// A figure that stacks are weighed by: what is left of it at the end.
+/// A figure that stacks are weighed by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weight {
     /// Of what they reserved, the bytes that are still reserved.
@@ -30,11 +30,20 @@ pub enum Weight {
     Committed,
     /// Of what they mapped, the bytes that are still mapped.
     Mapped,
+    /// The pages that they themselves touched first, whoever had mapped them: [`ProfileSink::touchers`].
+    ///
+    /// [`ProfileSink::touchers`]: super::ProfileSink::touchers
+    Touched,
 }
 
 impl Weight {
     /// All of them.
-    pub const ALL: [Weight; 3] = [Weight::Reserved, Weight::Committed, Weight::Mapped];
+    pub const ALL: [Weight; 4] = [
+        Weight::Reserved,
+        Weight::Committed,
+        Weight::Mapped,
+        Weight::Touched,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -42,6 +51,7 @@ impl Weight {
             Weight::Reserved => "reserved",
             Weight::Committed => "committed",
             Weight::Mapped => "mapped",
+            Weight::Touched => "touched",
         }
     }
 
@@ -51,6 +61,7 @@ impl Weight {
             Weight::Reserved => sums.reserved,
             Weight::Committed => sums.committed,
             Weight::Mapped => sums.mapped,
+            Weight::Touched => sums.touched.bytes,
         }
     }
 }
