@@ -19,6 +19,8 @@ use super::state::{First, Space, Task};
 
 /// Between two censuses while records are being lost again and again, in nanoseconds.
 const PAUSE: u64 = 50_000_000;
+/// A record of an end comes no later than this, once records have come as far.
+const LATE: u64 = 1_000_000_000;
 
 /// What /proc showed.
 #[derive(Debug)]
@@ -68,6 +70,26 @@ impl KernelObserver {
         self.lost = false;
         self.next_census = taken + PAUSE;
         self.census = Some(self.census_of(taken));
+    }
+
+    /// `gone` is a task that has ended, as /proc shows it. A record tells of its end; if that does not
+    /// come, more may be missing.
+    pub(super) fn misses_end(&mut self, gone: Option<Tid>) {
+        let Some(tid) = gone else {
+            self.gone = None;
+            return;
+        };
+        let since = match self.gone {
+            Some((known, since)) if known == tid => since,
+            _ => now(),
+        };
+        self.gone = Some((tid, since));
+        if since + LATE < self.rings.horizon && !self.rings.has_ready() {
+            let text = format!("task {tid} has ended and no record told of it: some were lost");
+            self.push(self.rings.horizon, Observed::Note { space: None, text });
+            self.records_lost(self.rings.horizon, 0);
+            self.gone = None;
+        }
     }
 
     /// Which tasks there are, now that no record tells it.

@@ -30,7 +30,9 @@ impl KernelObserver {
 
     /// Nothing that is under way can be relied on; the kernel's maps put it right.
     pub(super) fn records_lost(&mut self, time: u64, count: u64) {
-        self.push(time, Observed::Lost(count));
+        if 0 < count {
+            self.push(time, Observed::Lost(count));
+        }
         // A census shows what was until then, if the records tell the rest.
         (self.lost, self.census) = (true, None);
         for task in self.tasks.values_mut() {
