@@ -101,7 +101,7 @@ pub(super) fn trace_for(
     if let Some(own) = own_memory().filter(|_| trace.verbose && kernel.is_some()) {
         let (peak, rings) = (Size(own.peak), Size(own.rings));
         say(&format!(
-            "memtrace itself took {peak} of memory at most, and rings of {rings}"
+            "memory of its own: {peak} at most, and rings of {rings}"
         ));
     }
     drop(kernel);
