@@ -10,11 +10,11 @@ use crate::mm::{AddressSpace, Backing, Vma};
 use crate::report::{Report, Summary};
 use crate::symbol::names::{LiveNames, Whose};
 use crate::symbol::unwind::Unwinder;
-use crate::term::write_summary;
+use crate::term::{Size, write_summary};
 use crate::timeline::{
     Event, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
 };
-use crate::tracee::{Feedback, Options, Outcome, Stops, environment, host};
+use crate::tracee::{Feedback, Options, Outcome, Stops, environment, host, own_memory};
 use crate::units::{AddrRange, Tid, Timestamp};
 
 use super::args::{Format, Quiet, Target, Trace, Verify};
@@ -68,7 +68,13 @@ pub(super) fn trace_for(
     let outputs = Outputs::open(trace, shown, &info, names.as_ref())?;
     if trace.verbose {
         match rings {
-            Some(_) => say("nothing is stopped: the kernel's tracepoints are read (kernel)"),
+            Some(_) => {
+                let own = own_memory().map(|own| format!(", from rings of {}", Size(own.rings)));
+                say(&format!(
+                    "nothing is stopped: the kernel's tracepoints are read (kernel){}",
+                    own.unwrap_or_default()
+                ));
+            }
             None => say(&format!("calls are stopped by {} (ptrace)", info.stops)),
         }
     }
@@ -92,6 +98,12 @@ pub(super) fn trace_for(
         Observer::Kernel(observer) => Some(observer),
     };
     let (failed, report) = pipeline.finish(trace.quiet == Quiet::All, trace.embed_symbols);
+    if let Some(own) = own_memory().filter(|_| trace.verbose && kernel.is_some()) {
+        let (peak, rings) = (Size(own.peak), Size(own.rings));
+        say(&format!(
+            "memory of its own: {peak} at most, and rings of {rings}"
+        ));
+    }
     drop(kernel);
     let outcome = outcome.map_err(refused)?;
     if failed {

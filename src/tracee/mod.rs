@@ -38,6 +38,6 @@ pub use kernel::{KernelObserver, Rings, Wanted};
 pub use launch::Program;
 pub use offers::{Offer, host, offers};
 pub use outside::{LookError, Outside};
-pub use procfs::is_32_bit;
+pub use procfs::{OwnMemory, is_32_bit, own_memory};
 pub use supervisor::{Deliver, Feedback, Options, Outcome, Stops, Supervisor, Verify};
 pub use sys::terminal_width;

@@ -237,6 +237,27 @@ impl Status {
     }
 }
 
+/// What memtrace itself takes to observe through the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnMemory {
+    /// The rings that the kernel writes into.
+    pub rings: Bytes,
+    /// The most that has been resident; whether the rings are part of it depends on the kernel.
+    pub peak: Bytes,
+}
+
+/// What memtrace takes now; `None` if it cannot be told.
+pub fn own_memory() -> Option<OwnMemory> {
+    let me = Tid(std::process::id() as i32);
+    let map = maps(me).ok()?;
+    let rings = map.entries.iter();
+    let rings = rings.filter(|entry| &*entry.name == "anon_inode:[perf_event]");
+    Some(OwnMemory {
+        rings: Bytes(rings.map(|entry| entry.range.len()).sum()),
+        peak: Status::read(me).ok()?.kib("VmHWM")?,
+    })
+}
+
 /// `VmSize` and `VmRSS` by `/proc/TID/statm`, the cheap way; `None` once the space is gone.
 pub(super) fn statm(tid: Tid) -> Option<Resident> {
     let bytes = read_short(&format!("/proc/{tid}/statm")).ok()?;

@@ -106,8 +106,8 @@ pub(super) struct Options {
     pub(super) embed_symbols: bool,
 
     /// Who observes: memtrace, stopping the program at its calls (ptrace), or the
-    /// kernel, stopping nothing (needs root or CAP_PERFMON); auto takes the kernel for
-    /// -p where it can, ptrace otherwise
+    /// kernel, stopping nothing (needs root, or CAP_PERFMON and tracefs readable); auto
+    /// takes the kernel for -p where it can, ptrace otherwise
     #[arg(long, value_name = "auto|ptrace|kernel", value_parser = backend)]
     pub(super) backend: Option<Backend>,
 

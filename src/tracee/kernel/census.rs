@@ -1,9 +1,8 @@
 //! Which tasks there are, as /proc shows them: asked after records of births, execs and ends may have
 //! been lost.
 //!
-//! Like a look at a map, a census shows one moment, and counts once the records have come as far: by
-//! then whoever was born before that moment is known unless the record was lost, and whoever has ended
-//! before it is gone. What happens later, the records tell.
+//! Like a look at a map, a census counts once the records have come as far as its end. Whom a record
+//! tells of until then is known by that: born or ended meanwhile, he may be in the census or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,11 +18,15 @@ use super::state::{First, Space, Task};
 
 /// Between two censuses while records are being lost again and again, in nanoseconds.
 const PAUSE: u64 = 50_000_000;
+/// A record of an end comes no later than this, once records have come as far.
+const LATE: u64 = 1_000_000_000;
 
 /// What /proc showed.
 #[derive(Debug)]
 pub(super) struct Census {
-    taken: u64,
+    ended: u64,
+    /// Tasks of whose birth, end or execve(2) a record has told since it began.
+    told: BTreeSet<Tid>,
     known: Vec<Process>,
     found: Vec<Found>,
 }
@@ -60,24 +63,43 @@ fn living(pid: Tid) -> Vec<(Tid, Arc<str>)> {
 impl KernelObserver {
     /// Asks which tasks there are, if records were lost since that was asked last.
     pub(super) fn take_census(&mut self) {
-        let taken = now();
-        let asked = self.census.as_ref().map(|census| census.taken);
-        if !self.lost || asked.is_some() || taken < self.next_census {
+        if !self.lost || self.census.is_some() || now() < self.next_census {
             return;
         }
         self.lost = false;
-        self.next_census = taken + PAUSE;
-        self.census = Some(self.census_of(taken));
+        let census = self.census_now();
+        self.next_census = census.ended + PAUSE;
+        self.census = Some(census);
+    }
+
+    /// `gone` is a task that has ended, as /proc shows it. A record tells of its end; if that does not
+    /// come, more may be missing.
+    pub(super) fn misses_end(&mut self, gone: Option<Tid>) {
+        let Some(tid) = gone else {
+            self.gone = None;
+            return;
+        };
+        let since = match self.gone {
+            Some((known, since)) if known == tid => since,
+            _ => now(),
+        };
+        self.gone = Some((tid, since));
+        if since + LATE < self.rings.horizon && !self.rings.has_ready() {
+            let text = format!("task {tid} has ended and no record told of it: some were lost");
+            self.push(self.rings.horizon, Observed::Note { space: None, text });
+            self.records_lost(self.rings.horizon, 0);
+            self.gone = None;
+        }
     }
 
     /// Which tasks there are, now that no record tells it.
     pub(super) fn count_tasks(&mut self) {
         (self.lost, self.census) = (false, None);
-        let census = self.census_of(now());
+        let census = self.census_now();
         self.apply(census);
     }
 
-    fn census_of(&mut self, taken: u64) -> Census {
+    fn census_now(&mut self) -> Census {
         let pids: BTreeSet<Tid> = self.tasks.values().map(|task| task.pid).collect();
         let found = match self.options.follow {
             true => self.children_of(&pids),
@@ -89,9 +111,10 @@ impl KernelObserver {
             brk_start: procfs::brk_start(pid),
         });
         Census {
-            taken,
             known: known.collect(),
             found,
+            told: BTreeSet::new(),
+            ended: now(),
         }
     }
 
@@ -142,20 +165,32 @@ impl KernelObserver {
         children.collect()
     }
 
+    /// A record has told of a birth, an end or an execve(2).
+    pub(super) fn told_of(&mut self, tid: Tid) {
+        if let Some(census) = &mut self.census {
+            census.told.insert(tid);
+        }
+    }
+
     /// Records have come as far as `time`: a census taken before it counts.
     pub(super) fn settle_census(&mut self, time: u64) {
-        if let Some(census) = self.census.take_if(|census| census.taken < time) {
+        if let Some(census) = self.census.take_if(|census| census.ended < time) {
             self.apply(census);
         }
     }
 
     fn apply(&mut self, census: Census) {
-        let time = census.taken.min(self.rings.horizon).max(self.start);
-        for process in census.known {
-            self.count_process(time, process);
+        let time = census.ended.min(self.rings.horizon).max(self.start);
+        let told = census.told;
+        for mut process in census.known {
+            process
+                .tasks
+                .retain(|(tid, _)| !told.contains(tid) || self.tasks.contains_key(tid));
+            self.count_process(time, process, &told);
         }
         // A parent first: its child may share its space.
         let mut left = census.found;
+        left.retain(|found| !told.contains(&found.pid));
         while !left.is_empty() {
             let is_known = |pid: Tid| self.tasks.values().any(|task| task.pid == pid);
             let (next, later): (Vec<Found>, Vec<Found>) =
@@ -170,7 +205,7 @@ impl KernelObserver {
         }
     }
 
-    fn count_process(&mut self, time: u64, process: Process) {
+    fn count_process(&mut self, time: u64, process: Process, told: &BTreeSet<Tid>) {
         let Process {
             pid,
             tasks,
@@ -186,7 +221,8 @@ impl KernelObserver {
         let is_there = |tid: Tid| tasks.iter().any(|(other, _)| *other == tid);
         let of_process = |(_, task): &(&Tid, &Task)| task.pid == pid;
         let known = self.tasks.iter().filter(of_process).map(|(&tid, _)| tid);
-        let mut gone: Vec<Tid> = known.filter(|tid| !is_there(*tid)).collect();
+        let known = known.filter(|tid| !is_there(*tid) && !told.contains(tid));
+        let mut gone: Vec<Tid> = known.collect();
         gone.sort_unstable();
         // Whoever calls execve(2) becomes the leader, who may have ended before: it comes first.
         let (leader, others): (Vec<_>, Vec<_>) =
@@ -198,7 +234,7 @@ impl KernelObserver {
             let said = self.endings.get(&pid).copied().or(said);
             self.task_ends(time, tid, Some(said.unwrap_or(TaskEnd::Gone)));
         }
-        if lives && self.has_another_program(pid, brk_start) {
+        if lives && !told.contains(&pid) && self.has_another_program(pid, brk_start) {
             let comm = procfs::comm(pid);
             self.exec_commits(time, pid, pid, comm.as_bytes());
             self.exec_returns(pid, time, 0);

@@ -150,16 +150,24 @@ impl KernelObserver {
 
     /// Measures what is resident, of 64 spaces at most.
     pub(super) fn sample(&mut self) {
+        let has_ended = |tid: Tid| matches!(procfs::state(tid), None | Some(b'Z' | b'X'));
+        let launching = self.launching.as_ref().map(|launching| launching.pid);
+        let mut gone = launching.filter(|pid| has_ended(*pid));
         for (id, tid) in self.readers().into_iter().take(64) {
             let is_counted = self
                 .spaces
                 .get(&id)
                 .is_some_and(|space| space.counted.is_some());
-            if !is_counted && let Some(resident) = procfs::statm(tid) {
+            let resident = procfs::statm(tid);
+            if resident.is_none() && has_ended(tid) {
+                gone = Some(tid);
+            }
+            if !is_counted && let Some(resident) = resident {
                 let time = now();
                 self.add_look(id, time, time, Seen::Resident(resident));
             }
         }
+        self.misses_end(gone);
     }
 
     /// Records have come as far as `time`: looks that ended before it are settled.

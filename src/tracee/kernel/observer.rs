@@ -67,6 +67,8 @@ pub struct KernelObserver {
     /// They have been asked for, and records have not come as far.
     pub(super) census: Option<Census>,
     pub(super) next_census: u64,
+    /// A task that has ended without a record until now, and since when that is known.
+    pub(super) gone: Option<(Tid, u64)>,
     /// No look for the reason of a refusal before this.
     pub(super) next_reason: u64,
     /// Children that watched processes had before they were.
@@ -119,6 +121,7 @@ impl KernelObserver {
             census: None,
             next_census: 0,
             next_reason: 0,
+            gone: None,
             strangers: BTreeSet::new(),
             skipped: None,
             told_beside: 0,

@@ -37,6 +37,7 @@ impl KernelObserver {
         if let Some(space) = self.spaces.get_mut(&task.space) {
             space.tasks += 1;
         }
+        self.told_of(tid);
         self.rings.watched.insert(task.pid);
         let began = TaskBegan {
             tid,
@@ -173,6 +174,10 @@ impl KernelObserver {
             return;
         };
         let (old, pid) = (task.space, task.pid);
+        self.told_of(tid);
+        let Some(task) = self.tasks.get_mut(&tid) else {
+            return;
+        };
         task.comm = Arc::clone(&comm);
         (task.call, task.cloning, task.birth, task.signal) = (None, None, None, None);
         let launched = self.launching.take_if(|launching| launching.pid == tid);
@@ -262,6 +267,7 @@ impl KernelObserver {
 
     /// A task has ended.
     pub(super) fn task_ends(&mut self, time: u64, tid: Tid, end: Option<TaskEnd>) {
+        self.told_of(tid);
         let Some(task) = self.tasks.remove(&tid) else {
             return;
         };
