@@ -608,6 +608,25 @@ fn recorded_java_is_recognised_but_for_what_anything_could_have_mapped() {
 }
 
 #[test]
+fn recorded_chromium_is_recognised_by_the_names_it_gives_and_its_shapes() {
+    const GIB: u64 = 1 << 30;
+    let kinds = recorded("chromium-156.mtr");
+    let mapped = |owner, what| kinds.row(owner, what).mapped();
+    // The two pools lie beside each other; a reservation below 4 GiB is only to stay free.
+    assert_eq!(mapped("PartitionAlloc", "pools"), 32 * GIB);
+    assert_eq!(mapped("PartitionAlloc", "metadata"), 16 * GIB);
+    assert_eq!(mapped("PartitionAlloc", "memory"), 4 * GIB + (960 << 10));
+    // kSandboxSize, and the regions that guard it.
+    assert_eq!(mapped("V8", "sandbox"), 1376 * GIB);
+    assert_eq!(mapped("V8", "C++ heap"), 16 * GIB);
+    assert_eq!(kinds.row("V8", "code range").committed, 512 * MIB);
+    // Four tables of pointers; the trusted space.
+    assert_eq!(mapped("V8", "tables and array buffers"), 2 * GIB);
+    assert_eq!(mapped("V8", "memory"), GIB);
+    kinds.unknown_within(128 << 10);
+}
+
+#[test]
 fn recorded_node_and_python_are_recognised() {
     for name in ["node-20.18.0.mtr", "node-24.12.0.mtr"] {
         let kinds = recorded(name);

@@ -10,7 +10,7 @@ use crate::report::Place;
 use crate::units::{AddrRange, Bytes};
 
 use super::{Basis, Clues, Kind, Recognized, Surroundings, by_name, found, loader};
-use super::{glibc, go, hotspot, v8};
+use super::{glibc, go, hotspot, partition_alloc, v8};
 
 const MIB: u64 = 1 << 20;
 const ARENA: u64 = 64 * MIB;
@@ -164,6 +164,7 @@ fn of_run(
             .or_else(|| stack(rest, around))
             .or_else(|| go_heap(rest, around))
             .or_else(|| java_heap(rest, around))
+            .or_else(|| partition_alloc(rest, around))
             .or_else(|| v8(rest, around))
             .or_else(|| go_rest(rest, around))
             .unwrap_or((1, None));
@@ -283,12 +284,52 @@ fn java_heap(lines: &[Line<'_>], around: &Surroundings) -> Found {
     })
 }
 
+/// A pool is used in super pages of 2 MiB; of its metadata, where that lies apart, one page for each of
+/// them is.
+fn partition_alloc(lines: &[Line<'_>], around: &Surroundings) -> Found {
+    let [first, ..] = lines else { return None };
+    if !around.has(partition_alloc::OWNER) || first.noreserve == Some(true) {
+        return None;
+    }
+    let start = first.entry.range.start().0;
+    let sizes = partition_alloc::POOL_SIZES.into_iter();
+    let known = |what, evidence| shape(partition_alloc::OWNER, what, evidence);
+    let mut found = sizes.filter_map(|size| {
+        let count = up_to(lines, start.checked_add(size)?)?;
+        Some((count, start.is_multiple_of(size), size))
+    });
+    let (count, aligned, size) = found.next()?;
+    if aligned {
+        // V8 has cages of that size too; two pools beside each other are larger.
+        let evidence = "shape: 32 GiB at their alignment, as two pools are reserved";
+        return (size == 32 << 30).then(|| (count, known(partition_alloc::POOLS, evidence)));
+    }
+    let used = lines[..count].iter().filter(|line| line.is_data());
+    let used: Vec<AddrRange> = used.map(|line| line.entry.range).collect();
+    let pages = used.iter().all(|range| range.len() == 4096);
+    let next = |range: &&AddrRange| {
+        let next = range.start().0.checked_add(2 * MIB);
+        used.iter().any(|other| Some(other.start().0) == next)
+    };
+    let steps = used.iter().filter(next).count();
+    (pages && 2 <= steps).then(|| {
+        let evidence = "shape: of the size of a pool, single pages of it used 2 MiB apart";
+        (count, known(partition_alloc::METADATA, evidence))
+    })
+}
+
 fn v8(lines: &[Line<'_>], around: &Surroundings) -> Found {
     let [first, ..] = lines else { return None };
     if !around.has(v8::OWNER) || first.noreserve == Some(false) {
         return None;
     }
     let (start, len) = (first.entry.range.start().0, first.entry.range.len());
+    // 1 TiB and regions around it.
+    let end = lines.last()?.entry.range.end().0;
+    if first.is_reserved() && start.is_multiple_of(4 << 30) && 1 << 40 <= end.checked_sub(start)? {
+        let evidence = "shape: 1 TiB or more, NORESERVE";
+        return Some((lines.len(), shape(v8::OWNER, v8::SANDBOX, evidence)));
+    }
     // 32-bit memories: guards of 2 GiB below them, and room to 8 GiB above their start.
     if first.is_reserved()
         && 2048 * MIB <= len

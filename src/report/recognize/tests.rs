@@ -154,6 +154,38 @@ fn a_large_malloc_is_told_from_what_is_asked_for_in_round_numbers() {
 }
 
 #[test]
+fn a_name_that_tells_only_whose_it_is_is_made_precise_by_the_shape() {
+    let chromium = around(&["/usr/lib/chromium/chromium"]);
+    let of = |name: &str, start: u64, len: u64| {
+        let mut clues = mapped(len, Prot::NONE, MapFlags::empty());
+        clues.range = range(start, len);
+        clues.name = Some(name.into());
+        shown(recognize(&clues, &chromium))
+    };
+    let pool = 32 << 30;
+    assert_eq!(
+        of("partition_alloc", 0x23d0_0000_0000, pool),
+        "PartitionAlloc pools (name)"
+    );
+    assert_eq!(
+        of("partition_alloc", 0x23d0_0000_1000, pool),
+        "PartitionAlloc metadata (name)"
+    );
+    assert_eq!(
+        of("partition_alloc", 0x1_0000, pool + 4096),
+        "PartitionAlloc memory (name)"
+    );
+    assert_eq!(of("v8", 0x3dc4_0000_0000, 1 << 30), "V8 memory (name)");
+    // A name that says more is not overruled.
+    assert_eq!(
+        of("v8-pointer-table", 0x4000_0000_0000, 1 << 40),
+        "V8 tables and array buffers (name)"
+    );
+    // Without the name anything of this size could be there.
+    assert_eq!(of("other", 0x23d0_0000_1000, pool), "unknown");
+}
+
+#[test]
 fn nothing_is_too_strange_to_be_looked_at() {
     let mut all = around(&[
         "/libjvm.so",
@@ -270,6 +302,38 @@ fn a_living_node_shows_what_its_sizes_tell() {
     // Without V8 it could be anybody's.
     let other = kinds(&text.replace("node", "other"), &around(&[]));
     assert!(other[1..].iter().all(|told| told == "unknown"), "{other:?}");
+}
+
+#[test]
+fn a_living_chromium_shows_pools_metadata_and_the_sandbox() {
+    let text = "\
+00010000-100100000 ---p 00000000 00:00 0 \n\
+21b800000000-21b800004000 ---p 00000000 00:00 0 \n\
+21b800004000-21b800108000 rw-p 00000000 00:00 0 \n\
+21b800108000-21c000000000 ---p 00000000 00:00 0 \n\
+2344f0260000-2344f0263000 ---p 00000000 00:00 0 \n\
+2344f0263000-2344f0264000 rw-p 00000000 00:00 0 \n\
+2344f0264000-2344f0463000 ---p 00000000 00:00 0 \n\
+2344f0463000-2344f0464000 rw-p 00000000 00:00 0 \n\
+2344f0464000-2344f0663000 ---p 00000000 00:00 0 \n\
+2344f0663000-2344f0664000 rw-p 00000000 00:00 0 \n\
+2344f0664000-2348f0260000 ---p 00000000 00:00 0 \n\
+2e7400000000-2e7402000000 ---p 00000000 00:00 0 \n\
+2e7402000000-2e7402800000 rw-p 00000000 00:00 0 \n\
+2e7402800000-2e7800000000 ---p 00000000 00:00 0 \n\
+3ec400000000-3ed400000000 ---p 00000000 00:00 0 \n\
+3ed400000000-3ed400010000 r--p 00000000 00:00 0 \n\
+3ed400010000-401c00000000 ---p 00000000 00:00 0 \n";
+    let chromium = Surroundings::of_program(&"/usr/lib/chromium/chromium".into());
+    let mut told = vec!["unknown"];
+    told.extend(["PartitionAlloc pools (shape)"; 3]);
+    told.extend(["PartitionAlloc metadata (shape)"; 7]);
+    // 16 GiB at their alignment can be a pool or V8's heap for C++.
+    told.extend(["unknown"; 3]);
+    told.extend(["V8 sandbox (shape)"; 3]);
+    assert_eq!(kinds(text, &chromium), told);
+    let other = kinds(text, &around(&[]));
+    assert!(other.iter().all(|told| told == "unknown"), "{other:?}");
 }
 
 #[test]
