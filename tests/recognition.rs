@@ -491,55 +491,70 @@ fn tcmalloc_has_the_break() {
 
 // ── sanitizers, the kernel's rings ──────────────────────────────────────────────────────────────────────
 
-/// A program built with a sanitizer; leak detection fails under any tracer, and says so.
+/// A program built with a sanitizer; leak detection fails under any tracer, and says so. GCC's sanitizers are
+/// libraries, Clang's are linked into the program.
 #[track_caller]
-fn sanitized(kind: &str) -> Option<Kinds> {
+fn sanitized(compiler: &str, kind: &str, options: &[&str]) -> Found<Kinds> {
     let flag = format!("-fsanitize={kind}");
-    match compiled(
-        "gcc",
-        "allocate.c",
-        &format!("allocate-{kind}"),
-        &["-pthread", &flag],
-    ) {
-        Err(why) => {
-            skip(&why);
-            None
-        }
-        Ok(program) => Some(Kinds::of(&[
-            "env".as_ref(),
-            "ASAN_OPTIONS=detect_leaks=0".as_ref(),
-            program.as_os_str(),
-        ])),
-    }
+    let name = format!("allocate-{kind}-{compiler}");
+    let program = compiled(compiler, "allocate.c", &name, &["-pthread", &flag])?;
+    let argv = ["env", "ASAN_OPTIONS=detect_leaks=0"].map(OsStr::new);
+    Ok(Kinds::traced(
+        &[options, &["--"]].concat(),
+        &[argv[0], argv[1], program.as_os_str()],
+    ))
 }
 
-#[test]
-fn address_sanitizer_has_a_shadow() {
-    let Some(kinds) = sanitized("address") else {
-        return;
-    };
+/// The documented layout of x86-64 (compiler-rt's asan_mapping.h): a low and a high shadow, and a gap.
+#[track_caller]
+fn has_the_layout_of_asan(kinds: &Kinds) {
     let shadow = kinds.row("AddressSanitizer", "shadow");
     assert!(14 << 40 <= shadow.committed, "{:#}", kinds.table);
-    assert_eq!(
-        kinds.row("AddressSanitizer", "protected gaps").reserved,
-        2 << 40
-    );
+    let gap = kinds.row("AddressSanitizer", "protected gaps");
+    assert_eq!((gap.reserved, gap.committed), (2 << 40, 0));
     assert!(4 << 40 <= kinds.row("AddressSanitizer", "allocator").mapped());
+    assert!(!kinds.has("ThreadSanitizer") && !kinds.has("MemorySanitizer"));
     kinds.unknown_within(32 * MIB);
 }
 
 #[test]
+fn address_sanitizer_has_a_shadow() {
+    has_the_layout_of_asan(&need!(sanitized("gcc", "address", &[])));
+}
+
+#[test]
+fn address_sanitizer_without_a_library_is_told_by_where_its_shadow_lies() {
+    for options in [&[][..], &["-k"]] {
+        has_the_layout_of_asan(&need!(sanitized("clang", "address", options)));
+    }
+}
+
+#[test]
 fn thread_sanitizer_has_two_shadows() {
-    let Some(kinds) = sanitized("thread") else {
-        return;
-    };
-    assert!(
-        30 << 40 <= kinds.row("ThreadSanitizer", "shadow").committed,
-        "{:#}",
-        kinds.table
-    );
-    assert!(1 << 40 <= kinds.row("ThreadSanitizer", "protected gaps").reserved);
-    kinds.unknown_within(64 * MIB);
+    for (compiler, options) in [("gcc", &[][..]), ("clang", &[]), ("clang", &["-k"])] {
+        let kinds = need!(sanitized(compiler, "thread", options));
+        // 15 or 31 TiB of one, as the version has it, and 4 TiB of the other.
+        let shadow = kinds.row("ThreadSanitizer", "shadow");
+        assert!(19 << 40 <= shadow.committed, "{:#}", kinds.table);
+        assert!(60 << 40 <= kinds.row("ThreadSanitizer", "protected gaps").reserved);
+        assert!(!kinds.has("AddressSanitizer") && !kinds.has("MemorySanitizer"));
+        kinds.unknown_within(64 * MIB);
+    }
+}
+
+#[test]
+fn memory_sanitizer_has_three_shadows_of_what_may_be_memory() {
+    for options in [&[][..], &["-k"]] {
+        let kinds = need!(sanitized("clang", "memory", options));
+        // kMemoryLayout of msan.h: 1, 15 and 16 TiB; the origins, which are not tracked, and what is invalid are gaps.
+        let shadow = kinds.row("MemorySanitizer", "shadow");
+        assert_eq!(shadow.committed >> 40, 32, "{:#}", kinds.table);
+        let gaps = kinds.row("MemorySanitizer", "protected gaps");
+        assert_eq!((gaps.reserved, gaps.committed), (64 << 40, 0));
+        assert!(4 << 40 <= kinds.row("MemorySanitizer", "allocator").mapped());
+        assert!(!kinds.has("AddressSanitizer") && !kinds.has("ThreadSanitizer"));
+        kinds.unknown_within(64 * MIB);
+    }
 }
 
 #[test]

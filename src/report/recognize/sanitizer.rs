@@ -1,29 +1,34 @@
 //! The sanitizers of GCC and LLVM: compiler-rt/lib/{asan,tsan,msan}, sanitizer_common.
 //!
 //! Their shadow lies where the compiler put it into the code, so it is mapped with MAP_FIXED; that
-//! is what its shape is told by, together with its size.
+//! is what its shape is told by, together with its size. Clang links them into the program, so that
+//! no library shows them: then it is where and how large a shadow is that no other sanitizer has so.
 
 use crate::abi::{MapFlags, Prot};
 
-use super::{Clues, Request, Runtime, Shape, Surroundings};
+use super::{Clues, Request, Runtime, Shape};
 
 const SHADOW: &str = "shadow";
 const GAP: &str = "protected gaps";
 const ALLOCATOR: &str = "allocator";
+const TRACES: &str = "thread traces";
 
 /// From this size on memory at a fixed address is a shadow.
 const LEAST_SHADOW: u64 = 64 << 20;
 
-const FUNCTIONS: &[(&str, &str)] = &[
-    ("__asan::InitializeShadowMemory*", SHADOW),
-    ("__tsan::InitializeShadowMemory*", SHADOW),
-    ("__msan::InitShadow*", SHADOW),
-    ("__asan::*Allocate*", ALLOCATOR),
-    ("__sanitizer::ReserveShadowMemoryRange*", SHADOW),
-    ("__sanitizer::ProtectGap*", GAP),
-    ("__sanitizer::SizeClassAllocator*", ALLOCATOR),
-    ("__sanitizer::LargeMmapAllocator*", ALLOCATOR),
-];
+/// Functions of one sanitizer, and those that all of them have in common.
+macro_rules! functions {
+    ($($own:expr),* $(,)?) => {
+        &[
+            $($own,)*
+            ("__sanitizer::ReserveShadowMemoryRange*", SHADOW),
+            ("__sanitizer::ProtectGap*", GAP),
+            ("__sanitizer::SizeClassAllocator*", ALLOCATOR),
+            ("__sanitizer::LargeMmapAllocator*", ALLOCATOR),
+        ]
+    };
+}
+
 /// With the option decorate_proc_maps.
 const NAMES: &[(&str, &str)] = &[
     ("low shadow", SHADOW),
@@ -33,86 +38,154 @@ const NAMES: &[(&str, &str)] = &[
     ("shadow gap", GAP),
 ];
 
-const SHAPES: &[Shape] = &[
-    Shape {
-        what: SHADOW,
-        evidence: "64 MiB or more, NORESERVE and writable, at a fixed address",
-        alone: false,
-        fits: |clues, _| {
-            fixed(clues).is_some_and(|asked| {
-                asked.prot.rwx() == Prot::READ | Prot::WRITE && LEAST_SHADOW <= asked.len
-            })
-        },
-    },
-    Shape {
-        what: ALLOCATOR,
-        evidence: "1 to 16 TiB and two pages, without access, at a fixed address",
-        alone: false,
-        fits: |clues, _| {
-            fixed(clues).is_some_and(|asked| {
-                let space = asked.len.saturating_sub(8 << 10);
-                asked.prot.rwx().is_empty()
-                    && (1 << 40..=16 << 40).contains(&space)
-                    && space.is_power_of_two()
-            }) || is_region(clues)
-        },
-    },
-    Shape {
-        what: ALLOCATOR,
-        evidence: "a small mapping at a fixed address inside the allocator's space",
-        alone: false,
-        fits: is_inside,
-    },
-    Shape {
-        what: GAP,
-        evidence: "64 MiB or more without access at a fixed address",
-        alone: false,
-        fits: |clues, _| {
-            fixed(clues)
-                .is_some_and(|asked| asked.prot.rwx().is_empty() && LEAST_SHADOW <= asked.len)
-        },
-    },
-    Shape {
-        what: ALLOCATOR,
-        evidence: "2 MiB of which 1 MiB was cut off for its alignment",
-        alone: false,
-        fits: |clues, _| {
-            let whole = |asked: &Request| asked.len == 2 << 20;
-            clues.plain_memory().is_some_and(whole) && clues.aligned_by_trimming(1 << 20, 1 << 20)
-        },
-    },
-    Shape {
-        what: SHADOW,
-        evidence: "NORESERVE, mapped over a shadow to empty it",
-        alone: false,
-        fits: |clues, _| clues.over.is_some() && fixed(clues).is_some(),
-    },
-];
-
-const fn sanitizer(owner: &'static str, libraries: &'static [&'static str]) -> Runtime {
-    Runtime {
-        owner,
-        libraries,
-        version: None,
-        functions: FUNCTIONS,
-        names: NAMES,
-        files: &[("tsan.rodata.*", SHADOW)],
-        shapes: SHAPES,
-    }
+/// Shapes of one sanitizer, given the memory that only it maps so and where its allocator lies, on
+/// x86-64; further shapes come before those that all have.
+macro_rules! shapes {
+    ($evidence:literal, $own:expr, $space:expr $(, $more:expr)?) => {
+        &[
+            $($more,)?
+            Shape {
+                what: SHADOW,
+                evidence: $evidence,
+                alone: true,
+                fits: |clues, _| {
+                    fixed(clues).is_some_and(|asked| {
+                        asked.prot.rwx() == Prot::READ | Prot::WRITE
+                            && $own.contains(&(asked.addr.0, asked.addr.0.wrapping_add(asked.len)))
+                    })
+                },
+            },
+            Shape {
+                what: SHADOW,
+                evidence: "64 MiB or more, NORESERVE and writable, at a fixed address",
+                alone: false,
+                fits: |clues, _| {
+                    fixed(clues).is_some_and(|asked| {
+                        asked.prot.rwx() == Prot::READ | Prot::WRITE && LEAST_SHADOW <= asked.len
+                    })
+                },
+            },
+            Shape {
+                what: ALLOCATOR,
+                evidence: "1 to 16 TiB and two pages, without access, at a fixed address",
+                alone: false,
+                fits: |clues, _| is_space(clues) || is_region(clues),
+            },
+            Shape {
+                what: ALLOCATOR,
+                evidence: "a small mapping at a fixed address inside the allocator's space",
+                alone: false,
+                fits: |clues, _| is_inside(clues, $space),
+            },
+            Shape {
+                what: GAP,
+                evidence: "64 MiB or more without access at a fixed address",
+                alone: false,
+                fits: |clues, _| {
+                    fixed(clues).is_some_and(|asked| {
+                        asked.prot.rwx().is_empty() && LEAST_SHADOW <= asked.len
+                    })
+                },
+            },
+            Shape {
+                what: ALLOCATOR,
+                evidence: "2 MiB of which 1 MiB was cut off for its alignment",
+                alone: false,
+                fits: |clues, _| {
+                    let whole = |asked: &Request| asked.len == 2 << 20;
+                    clues.plain_memory().is_some_and(whole)
+                        && clues.aligned_by_trimming(1 << 20, 1 << 20)
+                },
+            },
+            Shape {
+                what: SHADOW,
+                evidence: "NORESERVE, mapped over a shadow to empty it",
+                alone: false,
+                fits: |clues, _| clues.over.is_some() && fixed(clues).is_some(),
+            },
+        ]
+    };
 }
 
-pub(super) const ASAN: Runtime =
-    sanitizer("AddressSanitizer", &["libasan.so*", "libclang_rt.asan*"]);
-pub(super) const TSAN: Runtime =
-    sanitizer("ThreadSanitizer", &["libtsan.so*", "libclang_rt.tsan*"]);
-/// MemorySanitizer is only ever linked into the program, so that nothing but its functions shows it.
-pub(super) const MSAN: Runtime = sanitizer("MemorySanitizer", &["libclang_rt.msan*"]);
+pub(super) const ASAN: Runtime = Runtime {
+    owner: "AddressSanitizer",
+    libraries: &["libasan.so*", "libclang_rt.asan*"],
+    version: None,
+    functions: functions![
+        ("__asan::InitializeShadowMemory*", SHADOW),
+        ("__asan::*Allocate*", ALLOCATOR),
+    ],
+    names: NAMES,
+    files: &[],
+    shapes: shapes!(
+        "NORESERVE at the fixed address of its high shadow",
+        [(0x0200_8fff_7000, 0x1000_7fff_8000)],
+        0x6000_0000_0000..0x6600_0000_0000
+    ),
+};
+
+pub(super) const TSAN: Runtime = Runtime {
+    owner: "ThreadSanitizer",
+    libraries: &["libtsan.so*", "libclang_rt.tsan*"],
+    version: None,
+    functions: functions![("__tsan::InitializeShadowMemory*", SHADOW)],
+    names: NAMES,
+    files: &[("tsan.rodata.*", SHADOW)],
+    shapes: shapes!(
+        "NORESERVE at the fixed address of its second shadow",
+        [(0x3000_0000_0000, 0x3400_0000_0000)],
+        0x7b00_0000_0000..0x7d00_0000_0000,
+        Shape {
+            what: TRACES,
+            evidence: "2 TiB at the fixed address where it kept what threads did, before version 15",
+            alone: false,
+            fits: |clues, _| {
+                let at = |asked: &Request| asked.addr.0 == 0x6000_0000_0000;
+                fixed(clues).is_some_and(|asked| at(asked) && asked.len == 2 << 40)
+            },
+        }
+    ),
+};
+
+/// MemorySanitizer is only ever linked into the program, so that nothing but its functions and where
+/// its shadow lies shows it.
+pub(super) const MSAN: Runtime = Runtime {
+    owner: "MemorySanitizer",
+    libraries: &["libclang_rt.msan*"],
+    version: None,
+    // `InitShadow` calls for gaps too.
+    functions: functions![
+        ("__msan::MsanAllocatorInit*", ALLOCATOR),
+        ("__sanitizer::MmapFixedNoReserve*", SHADOW),
+        ("__sanitizer::MmapFixedSuperNoReserve*", SHADOW),
+    ],
+    names: NAMES,
+    files: &[],
+    shapes: shapes!(
+        "NORESERVE at the fixed address of its shadow",
+        [
+            (0x2000_0000_0000, 0x3000_0000_0000),
+            (0x5000_0000_0000, 0x5100_0000_0000),
+        ],
+        0x7000_0000_0000..0x7500_0000_0000
+    ),
+};
 
 /// Bytes asked for with MAP_FIXED and MAP_NORESERVE.
 fn fixed(clues: &Clues) -> Option<&Request> {
     let request = clues.request.as_ref()?;
     let wanted = MapFlags::ANONYMOUS | MapFlags::FIXED | MapFlags::NORESERVE;
     (request.flags.contains(wanted) && !request.flags.is_shared()).then_some(request)
+}
+
+/// The room of the primary allocator.
+fn is_space(clues: &Clues) -> bool {
+    fixed(clues).is_some_and(|asked| {
+        let space = asked.len.saturating_sub(8 << 10);
+        asked.prot.rwx().is_empty()
+            && (1 << 40..=16 << 40).contains(&space)
+            && space.is_power_of_two()
+    })
 }
 
 /// kMaxRegions or the stack depot: 8 MiB without access, later used by mmap(2) over it.
@@ -124,14 +197,11 @@ fn is_region(clues: &Clues) -> bool {
 
 /// 64 KiB and more of the primary allocator's regions, and its free arrays, are mapped over or just
 /// behind the space that was reserved.
-fn is_inside(clues: &Clues, _: &Surroundings) -> bool {
-    let lower_half = 0x6000_0000_0000..0x6600_0000_0000;
-    let upper_half = 0x7b00_0000_0000..0x7d00_0000_0000;
-    let start = clues.range.start().0;
+fn is_inside(clues: &Clues, space: std::ops::Range<u64>) -> bool {
     clues.request.is_some_and(|asked| {
         asked.flags.contains(MapFlags::ANONYMOUS | MapFlags::FIXED)
             && asked.prot.rwx() == Prot::READ | Prot::WRITE
             && asked.len < LEAST_SHADOW
-            && (lower_half.contains(&start) || upper_half.contains(&start))
+            && space.contains(&clues.range.start().0)
     })
 }
