@@ -50,6 +50,11 @@ pub(super) struct Gone {
     pub(super) verdict: Option<Recognized>,
 }
 
+/// Whether what bytes are is told by what is mapped there.
+fn is_file(place: &Place) -> bool {
+    matches!(place, Place::File(_) | Place::Shared(_))
+}
+
 /// All living spaces.
 pub(super) struct Kinds {
     namer: Box<dyn Namer>,
@@ -178,9 +183,7 @@ impl Kinds {
         let known = self.spaces.get_mut(&space)?;
         let living = known.mappings.get(&piece.origin.first().id).cloned();
         match living {
-            Some(living)
-                if living.clues.place == piece.place || !matches!(piece.place, Place::File(_)) =>
-            {
+            Some(living) if living.clues.place == piece.place || !is_file(&piece.place) => {
                 known.verdict(&living)
             }
             _ => known.verdict(&Living {
@@ -196,8 +199,7 @@ impl Kinds {
     pub(super) fn of_file(&mut self, space: SpaceId, piece: &Piece) -> Option<Recognized> {
         let known = self.spaces.get(&space)?;
         let living = known.mappings.get(&piece.origin.first().id)?;
-        let inside =
-            matches!(piece.place, Place::File(_)) && !matches!(living.clues.place, Place::File(_));
+        let inside = is_file(&piece.place) && !is_file(&living.clues.place);
         let range = living.clues.range;
         inside.then(|| self.of(space, range, piece)).flatten()
     }
@@ -336,7 +338,7 @@ impl Kinds {
                         living.clues.place = Place::Stack;
                     }
                 }
-                Verb::Commit => known.committed(first, range, piece.prot, &call.call),
+                Verb::Commit => known.committed(first, range, piece, &call.call),
                 Verb::ReleaseReserved | Verb::ReleaseCommitted => {
                     known.released(first, range, piece, &call.call, &mut replaced);
                     let living = known.mappings.get(&first);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{RUNTIMES, pattern};
+use super::{RUNTIMES, Request, hotspot, pattern};
 
 /// Most different sizes that are remembered: enough for any runtime's own reservations.
 const MOST_SIZES: usize = 4096;
@@ -13,8 +13,10 @@ const MOST_SIZES: usize = 4096;
 pub struct Surroundings {
     /// By owner: what showed that it is there.
     present: BTreeMap<&'static str, Arc<str>>,
-    /// Sizes of reservations made with MAP_NORESERVE.
-    sizes: BTreeSet<u64>,
+    /// Sizes of reservations made with MAP_NORESERVE; whether one was asked for at a low address.
+    sizes: BTreeMap<u64, bool>,
+    /// Names of memory files that were mapped over reservations.
+    laid_over: BTreeSet<Arc<str>>,
     /// The program's file.
     program: Option<Arc<str>>,
 }
@@ -65,11 +67,24 @@ impl Surroundings {
         self.present.iter().map(|(owner, by)| (*owner, by))
     }
 
-    /// So many bytes were reserved with MAP_NORESERVE.
-    pub fn reserved(&mut self, bytes: u64) {
+    /// This was asked for, with MAP_NORESERVE and without any right.
+    pub fn reserved(&mut self, asked: &Request) {
         if self.sizes.len() < MOST_SIZES {
-            self.sizes.insert(bytes);
+            *self.sizes.entry(asked.len).or_default() |= hotspot::is_low(asked);
         }
+    }
+
+    /// A memory file of this name was mapped over a reservation.
+    pub fn laid_over(&mut self, name: &Arc<str>) {
+        if self.laid_over.len() < MOST_SIZES {
+            self.laid_over.insert(Arc::clone(name));
+        }
+    }
+
+    /// Whether a memory file whose name begins so was mapped over a reservation.
+    pub(super) fn is_laid_over_by(&self, begin: &str) -> bool {
+        let mut from = self.laid_over.range(Arc::from(begin)..);
+        from.next().is_some_and(|name| name.starts_with(begin))
     }
 
     /// Whether a reservation of such a size was made.
@@ -77,9 +92,14 @@ impl Surroundings {
         least <= most && self.sizes.range(least..=most).next().is_some()
     }
 
+    /// Whether a reservation of this size was asked for at a low address.
+    pub(super) fn is_reserved_low(&self, bytes: u64) -> bool {
+        self.sizes.get(&bytes) == Some(&true)
+    }
+
     /// The sizes of reservations, each once.
     pub(super) fn sizes(&self) -> impl Iterator<Item = u64> {
-        self.sizes.iter().copied()
+        self.sizes.keys().copied()
     }
 
     /// Whether this is the program's file.

@@ -196,7 +196,12 @@ fn nothing_is_too_strange_to_be_looked_at() {
     ]);
     all.version(&"go1.25".into());
     for len in [1, 4096, u64::MAX >> 1] {
-        all.reserved(len);
+        all.reserved(&Request {
+            len,
+            prot: Prot::NONE,
+            flags: MapFlags::NORESERVE,
+            addr: Addr(len),
+        });
         for flags in [0, MapFlags::FIXED.bits(), u32::MAX] {
             let mut clues = Clues::new(range(0xffff_ffff_f000 & !0xfff, 4096), Place::Others);
             clues.request = Some(Request {
