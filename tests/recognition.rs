@@ -467,8 +467,9 @@ fn library(name: &str) -> Found<PathBuf> {
     found.ok_or_else(|| format!("no {name}"))
 }
 
+/// By shapes, and then by its callers.
 #[track_caller]
-fn preloaded(name: &str) -> Option<Kinds> {
+fn preloaded(name: &str) -> Option<[Kinds; 2]> {
     let prepared = library(name).and_then(|library| {
         let program = compiled(
             "gcc",
@@ -485,54 +486,44 @@ fn preloaded(name: &str) -> Option<Kinds> {
         }
         Ok((library, program)) => {
             let preload = format!("LD_PRELOAD={}", library.display());
-            Some(Kinds::of(&[
-                "env".as_ref(),
-                preload.as_ref(),
-                program.as_os_str(),
-            ]))
+            let argv = ["env".as_ref(), preload.as_ref(), program.as_os_str()];
+            let traced = |options| {
+                let kinds = Kinds::traced(options, &argv);
+                // What pthread_create asks malloc for is no stack.
+                let stacks = kinds.row("glibc", "thread stacks").mappings;
+                assert_eq!(stacks, 3, "{:#}", kinds.table);
+                kinds.unknown_within(MIB);
+                kinds
+            };
+            Some([traced(&["--"]), traced(&["-k", "--"])])
         }
     }
 }
 
 #[test]
 fn jemalloc_has_extents() {
-    let Some(kinds) = preloaded("libjemalloc.so.2") else {
-        return;
-    };
-    assert!(
-        4 * MIB <= kinds.row("jemalloc", "extents").committed,
-        "{:#}",
-        kinds.table
-    );
-    assert!(
-        !kinds
-            .rows
-            .contains_key(&("glibc".to_owned(), "malloc arenas".to_owned()))
-    );
-    kinds.unknown_within(MIB);
+    for kinds in preloaded("libjemalloc.so.2").into_iter().flatten() {
+        let extents = kinds.row("jemalloc", "extents");
+        assert!(4 * MIB <= extents.committed, "{:#}", kinds.table);
+        let arenas = ("glibc".to_owned(), "malloc arenas".to_owned());
+        assert!(!kinds.rows.contains_key(&arenas));
+    }
 }
 
 #[test]
 fn mimalloc_has_segments() {
-    let Some(kinds) = preloaded("libmimalloc.so.2") else {
-        return;
-    };
-    let segments = kinds.row("mimalloc", "segments and arenas");
-    assert_eq!(segments.mapped() % (32 * MIB), 0, "{:#}", kinds.table);
-    kinds.unknown_within(MIB);
+    for kinds in preloaded("libmimalloc.so.2").into_iter().flatten() {
+        let segments = kinds.row("mimalloc", "segments and arenas");
+        assert_eq!(segments.mapped(), 4 * 32 * MIB, "{:#}", kinds.table);
+    }
 }
 
 #[test]
 fn tcmalloc_has_the_break() {
-    let Some(kinds) = preloaded("libtcmalloc_minimal.so.4") else {
-        return;
-    };
-    assert!(
-        8 * MIB <= kinds.row("tcmalloc", "heap").committed,
-        "{:#}",
-        kinds.table
-    );
-    kinds.unknown_within(MIB);
+    for kinds in preloaded("libtcmalloc_minimal.so.4").into_iter().flatten() {
+        let heap = kinds.row("tcmalloc", "heap");
+        assert!(8 * MIB <= heap.committed, "{:#}", kinds.table);
+    }
 }
 
 // ── sanitizers, the kernel's rings ──────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ use crate::abi::Prot;
 use crate::decode::Call;
 use crate::mm::Verb;
 use crate::report::Place;
-use crate::report::recognize::{Clues, Recognized, Surroundings, recognize_snapshot};
+use crate::report::recognize::{Clues, Recognized, Surroundings, is_allocator, recognize_snapshot};
 use crate::timeline::{
     Began, CallEvent, Event, EventKind, Frame, FrameName, HeldNames, Namer, Observation, Observed,
     SpaceState, Stacks, Timeline,
@@ -239,7 +239,18 @@ impl Kinds {
             return Arc::clone(callers);
         }
         let mut functions: Vec<Arc<str>> = Vec::new();
+        let mut in_allocator = false;
         for frame in stacks.frames(id) {
+            // Whoever called an allocator did not call for what that mapped.
+            let module = match frame {
+                Frame::Module { module, .. } => stacks.module(*module),
+                Frame::Bare { .. } => None,
+            };
+            let of_allocator = module.is_some_and(|module| is_allocator(&module.path));
+            if in_allocator && !of_allocator {
+                break;
+            }
+            in_allocator |= of_allocator;
             let names = match stacks.names(*frame).or_else(|| self.names.get(frame)) {
                 Some(names) => Arc::clone(names),
                 None => self.namer.name(*frame, stacks),

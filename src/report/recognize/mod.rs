@@ -170,6 +170,32 @@ const OWN_PREFIXES: &[&str] = &[
     "__msan::",
 ];
 
+/// Functions by which memory is asked for that is not mapped for its caller alone.
+const MALLOC: &[&str] = &[
+    "malloc",
+    "calloc",
+    "realloc",
+    "reallocarray",
+    "memalign",
+    "posix_memalign",
+    "aligned_alloc",
+    "__libc_malloc",
+    "__libc_calloc",
+    "__libc_realloc",
+    "__libc_memalign",
+];
+
+/// Whether a file is the library of an allocator that takes the place of the C library's.
+pub fn is_allocator(path: &str) -> bool {
+    let allocators = [
+        &jemalloc::JEMALLOC,
+        &mimalloc::MIMALLOC,
+        &tcmalloc::TCMALLOC,
+    ];
+    let is_of = |listed: &&str| pattern::is_path(listed, path);
+    allocators.iter().any(|it| it.libraries.iter().any(is_of))
+}
+
 /// What a mapping is; `None` if nothing tells.
 pub fn recognize(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
     by_caller(clues, around)
@@ -204,7 +230,13 @@ fn first(
 }
 
 fn by_caller(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
+    let mut malloc = false;
     clues.callers.iter().find_map(|function| {
+        // Whoever called malloc did not call for what that mapped.
+        if malloc {
+            return None;
+        }
+        malloc = MALLOC.contains(&&**function);
         let (owner, what) = first(around, |runtime| {
             let mut listed = runtime.functions.iter().filter(|(listed, _)| {
                 let its_own = OWN_PREFIXES.iter().any(|own| listed.starts_with(own));

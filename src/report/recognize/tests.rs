@@ -86,6 +86,23 @@ fn of_a_stack_the_innermost_function_that_is_known_decides() {
 }
 
 #[test]
+fn what_malloc_mapped_is_not_its_callers() {
+    let glibc = around(&["/usr/lib/x86_64-linux-gnu/libc.so.6"]);
+    let stack = ["mmap", "allocate_stack", "__pthread_create_2_1"];
+    assert_eq!(
+        shown(recognize(&called(&stack), &glibc)),
+        "glibc thread stacks (caller)"
+    );
+    let table = ["mmap", "calloc", "allocate_stack", "__pthread_create_2_1"];
+    assert_eq!(shown(recognize(&called(&table), &glibc)), "unknown");
+    let large = ["mmap", "sysmalloc_mmap", "sysmalloc", "malloc", "main"];
+    assert_eq!(
+        shown(recognize(&called(&large), &glibc)),
+        "glibc large mallocs (caller)"
+    );
+}
+
+#[test]
 fn a_function_that_anyone_could_have_counts_only_beside_its_runtime() {
     let clues = called(&["new_arena", "main"]);
     assert_eq!(shown(recognize(&clues, &around(&[]))), "unknown");
