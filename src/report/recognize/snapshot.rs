@@ -75,11 +75,7 @@ impl Line<'_> {
 /// state; the mapped files are taken from the snapshot itself.
 pub fn recognize_snapshot(snapshot: &Snapshot, around: &Surroundings) -> Vec<Option<Recognized>> {
     let mut around = around.clone();
-    for entry in &snapshot.entries {
-        if entry.name.starts_with('/') {
-            around.file(&entry.name);
-        }
-    }
+    around.files_of(snapshot);
     let lines: Vec<Line<'_>> = snapshot
         .entries
         .iter()
@@ -234,9 +230,9 @@ fn stack(lines: &[Line<'_>], around: &Surroundings) -> Found {
     let shaped = guard.is_reserved()
         && guard.entry.range.len() == 4096
         && stack.is_data()
-        && (size == 8 * MIB || size == MIB);
+        && around.is_stack_size(size);
     (shaped && around.has(glibc::OWNER)).then(|| {
-        let evidence = "shape: a guard page below 8 MiB or 1 MiB of memory";
+        let evidence = "shape: a guard page below memory of RLIMIT_STACK, 8 MiB or 1 MiB";
         (2, shape(glibc::OWNER, "thread stacks", evidence))
     })
 }

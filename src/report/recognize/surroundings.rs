@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::mm::Snapshot;
+use crate::units::Bytes;
+
 use super::{RUNTIMES, Request, hotspot, pattern};
 
 /// Most different sizes that are remembered: enough for any runtime's own reservations.
@@ -19,6 +22,8 @@ pub struct Surroundings {
     laid_over: BTreeSet<Arc<str>>,
     /// The program's file.
     program: Option<Arc<str>>,
+    /// RLIMIT_STACK.
+    stack_limit: Option<u64>,
 }
 
 impl Surroundings {
@@ -40,6 +45,31 @@ impl Surroundings {
                 self.shown(runtime.owner, path);
             }
         }
+    }
+
+    /// The files of a snapshot are mapped.
+    pub fn files_of(&mut self, snapshot: &Snapshot) {
+        let entries = snapshot.entries.iter();
+        entries
+            .filter(|entry| entry.name.starts_with('/'))
+            .for_each(|entry| self.file(&entry.name));
+    }
+
+    /// Whether glibc is there.
+    pub fn has_glibc(&self) -> bool {
+        self.has(super::glibc::OWNER)
+    }
+
+    /// RLIMIT_STACK, which glibc makes stacks of threads as large as.
+    pub fn stack_limit(&mut self, limit: Bytes) {
+        self.stack_limit = Some(limit.0);
+    }
+
+    /// Whether a stack of a thread may be so large: as the limit is by default, or 1 MiB as HotSpot
+    /// asks for.
+    pub(super) fn is_stack_size(&self, bytes: u64) -> bool {
+        let limits = [self.stack_limit.unwrap_or(8 << 20), 8 << 20, 1 << 20];
+        limits.contains(&bytes)
     }
 
     /// A mapped file states this version.
