@@ -58,19 +58,23 @@ pub(super) struct Companions {
     pub mini: Option<Elf>,
 }
 
+/// A root directory, and where a file lies below it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Below<'a> {
+    /// As a path for us; an empty one is our own.
+    pub root: &'a Path,
+    pub path: &'a str,
+}
+
 impl Companions {
-    /// Looks in `root` first, where the code came from, then in our own.
-    pub fn of(elf: &Elf, path: &str, roots: &[&Path]) -> Companions {
-        let debug = roots.iter().find_map(|root| debug_file(elf, path, root));
-        let shared = {
-            let (from, home) = match &debug {
-                Some((debug, home)) => (debug, home.clone()),
-                None => (elf, PathBuf::from(path)),
-            };
-            roots
-                .iter()
-                .find_map(|root| shared_dwarf(from, &home, root))
-        };
+    /// Looks at the first of `places` first: in the root where the code came from, then in our own.
+    pub fn of(elf: &Elf, places: &[Below<'_>]) -> Companions {
+        let mut each = places.iter();
+        let debug = each.find_map(|below| debug_file(elf, below.path, below.root));
+        let shared = places.iter().find_map(|below| match &debug {
+            Some((debug, home)) => shared_dwarf(debug, home, below.root),
+            None => shared_dwarf(elf, Path::new(below.path), below.root),
+        });
         Companions {
             debug: debug.map(|(debug, _)| debug),
             shared,
