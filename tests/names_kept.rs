@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use memtrace::timeline::{CallDone, Frame, HeldNames, Namer, Observed, Stacks, Timeline};
 use memtrace::trace_file::TraceReader;
@@ -285,6 +286,44 @@ fn compiled_code_is_named_by_its_perf_map() {
     for how in ["jit", "late", "fork"] {
         check_compiled(&[program.to_str().expect("UTF-8"), how]);
     }
+}
+
+/// A trace without the names of compiled code: they are read when it is reported, from a map that was written while
+/// the process lived. An older or a later one is another process's of the same number.
+#[test]
+fn a_report_reads_the_perf_map_that_was_not_there_when_it_was_recorded() {
+    let program = need!(program(&["-O1"]));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let trace = folder.path().join("trace");
+    let trace = trace.to_str().expect("UTF-8");
+    let words = [program.to_str().expect("UTF-8"), "moved"];
+    let ended = run(&mut memtrace(&["-qq", "-k", "-o", trace], &words));
+    assert_eq!(ended.status(), 0, "{ended:?}");
+    let map = PathBuf::from(ended.stdout.trim());
+    let named = || {
+        let report = run(&mut memtrace::<&str>(
+            &["report", "--by", "stack", trace],
+            &[],
+        ));
+        assert_eq!(report.status(), 0, "{report:?}");
+        report.stdout.contains("jit:reserve (compiled)")
+    };
+    assert!(!named());
+    fs::rename(map.with_extension("map.moved"), &map).expect("it was moved");
+    let there = named();
+    let file = fs::File::options().write(true).open(&map).expect("the map");
+    let written = file
+        .metadata()
+        .and_then(|meta| meta.modified())
+        .expect("its time");
+    let hour = Duration::from_secs(3600);
+    let others = [written - hour, written + hour].map(|time| {
+        file.set_modified(time).expect("a time");
+        named()
+    });
+    fs::remove_file(&map).expect("it is there");
+    assert!(there);
+    assert_eq!(others, [false, false]);
 }
 
 #[test]
