@@ -4,7 +4,11 @@
 //! is what its shape is told by, together with its size. Clang links them into the program, so that
 //! no library shows them: then it is where and how large a shadow is that no other sanitizer has so.
 
+use std::ops::Range;
+
 use crate::abi::{MapFlags, Prot};
+use crate::mm::Snapshot;
+use crate::units::AddrRange;
 
 use super::{Clues, Request, Runtime, Shape};
 
@@ -38,10 +42,105 @@ const NAMES: &[(&str, &str)] = &[
     ("shadow gap", GAP),
 ];
 
-/// Shapes of one sanitizer, given the memory that only it maps so and where its allocator lies, on
-/// x86-64; further shapes come before those that all have.
+/// Where a sanitizer's memory lies on x86-64: asan_mapping.h, tsan_platform.h, msan.h.
+pub(super) struct Layout {
+    pub(super) owner: &'static str,
+    /// Shadows that only it has exactly so.
+    own: &'static [(u64, u64)],
+    /// The room of its allocator.
+    space: Range<u64>,
+    /// Where the program itself can have no memory.
+    zones: &'static [(u64, u64)],
+}
+
+pub(super) static LAYOUTS: [Layout; 3] = [
+    Layout {
+        owner: "AddressSanitizer",
+        own: &[(0x0200_8fff_7000, 0x1000_7fff_8000)],
+        space: 0x6000_0000_0000..0x6600_0000_0000,
+        zones: &[(0x7fff_7000, 0x1000_7fff_8000)],
+    },
+    Layout {
+        owner: "ThreadSanitizer",
+        own: &[(0x3000_0000_0000, 0x3400_0000_0000)],
+        space: 0x7b00_0000_0000..0x7c00_0000_2000,
+        zones: &[
+            (0x0080_0000_0000, 0x5500_0000_0000),
+            (0x5680_0000_0000, 0x7b00_0000_0000),
+            (0x7c00_0000_2000, 0x7e80_0000_0000),
+        ],
+    },
+    Layout {
+        owner: "MemorySanitizer",
+        own: &[
+            (0x2000_0000_0000, 0x3000_0000_0000),
+            (0x5000_0000_0000, 0x5100_0000_0000),
+        ],
+        space: 0x7000_0000_0000..0x7500_0000_0000,
+        zones: &[
+            (0x0100_0000_0000, 0x5100_0000_0000),
+            (0x6000_0000_0000, 0x7000_0000_0000),
+        ],
+    },
+];
+
+/// Where ThreadSanitizer kept what threads did, before version 15.
+const TRACES_AT: Range<u64> = 0x6000_0000_0000..0x6200_0000_0000;
+
+impl Layout {
+    /// Whether one of its own shadows is there, whole and writable.
+    pub(super) fn is_of(&self, snapshot: &Snapshot) -> bool {
+        self.own.iter().any(|&(start, end)| {
+            let mut at = start;
+            let from = snapshot.entries.iter();
+            for entry in from.skip_while(|entry| entry.range.start().0 < start) {
+                let data = entry.prot.rwx() == Prot::READ | Prot::WRITE && entry.name.is_empty();
+                if !data || entry.range.start().0 != at || end <= at {
+                    break;
+                }
+                at = entry.range.end().0;
+            }
+            at == end
+        })
+    }
+
+    /// Whether no part of it can be the program's. The kernel merges what lies beside each other, so
+    /// that a line of maps may be of a gap and of the allocator's room.
+    fn is_its_own(&self, range: AddrRange) -> bool {
+        let space = (self.space.start, self.space.end);
+        let mut at = range.start().0;
+        while at < range.end().0 {
+            let mut parts = self.zones.iter().chain([&space]);
+            match parts.find(|(start, end)| (*start..*end).contains(&at)) {
+                Some((_, end)) => at = *end,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// What memory without access there is.
+    pub(super) fn without_access(&self, range: AddrRange) -> Option<&'static str> {
+        if self.space.contains(&range.start().0) {
+            return Some(ALLOCATOR);
+        }
+        self.is_its_own(range).then_some(GAP)
+    }
+
+    /// What memory there is that is read and written.
+    pub(super) fn usable(&self, range: AddrRange) -> Option<&'static str> {
+        if self.space.contains(&range.start().0) {
+            return Some(ALLOCATOR);
+        }
+        let traces = self.owner == TSAN.owner && TRACES_AT.contains(&range.start().0);
+        self.is_its_own(range)
+            .then_some(if traces { TRACES } else { SHADOW })
+    }
+}
+
+/// Shapes of one sanitizer, given its layout; further shapes come before those that all have.
 macro_rules! shapes {
-    ($evidence:literal, $own:expr, $space:expr $(, $more:expr)?) => {
+    ($evidence:literal, $layout:expr $(, $more:expr)?) => {
         &[
             $($more,)?
             Shape {
@@ -51,7 +150,7 @@ macro_rules! shapes {
                 fits: |clues, _| {
                     fixed(clues).is_some_and(|asked| {
                         asked.prot.rwx() == Prot::READ | Prot::WRITE
-                            && $own.contains(&(asked.addr.0, asked.addr.0.wrapping_add(asked.len)))
+                            && $layout.own.contains(&(asked.addr.0, asked.addr.0.wrapping_add(asked.len)))
                     })
                 },
             },
@@ -75,7 +174,7 @@ macro_rules! shapes {
                 what: ALLOCATOR,
                 evidence: "a small mapping at a fixed address inside the allocator's space",
                 alone: false,
-                fits: |clues, _| is_inside(clues, $space),
+                fits: |clues, _| is_inside(clues, &$layout.space),
             },
             Shape {
                 what: GAP,
@@ -119,8 +218,7 @@ pub(super) const ASAN: Runtime = Runtime {
     files: &[],
     shapes: shapes!(
         "NORESERVE at the fixed address of its high shadow",
-        [(0x0200_8fff_7000, 0x1000_7fff_8000)],
-        0x6000_0000_0000..0x6600_0000_0000
+        LAYOUTS[0]
     ),
 };
 
@@ -133,15 +231,15 @@ pub(super) const TSAN: Runtime = Runtime {
     files: &[("tsan.rodata.*", SHADOW)],
     shapes: shapes!(
         "NORESERVE at the fixed address of its second shadow",
-        [(0x3000_0000_0000, 0x3400_0000_0000)],
-        0x7b00_0000_0000..0x7d00_0000_0000,
+        LAYOUTS[1],
         Shape {
             what: TRACES,
             evidence: "2 TiB at the fixed address where it kept what threads did, before version 15",
             alone: false,
             fits: |clues, _| {
-                let at = |asked: &Request| asked.addr.0 == 0x6000_0000_0000;
-                fixed(clues).is_some_and(|asked| at(asked) && asked.len == 2 << 40)
+                let at = |asked: &Request| asked.addr.0 == TRACES_AT.start;
+                let all = TRACES_AT.end - TRACES_AT.start;
+                fixed(clues).is_some_and(|asked| at(asked) && asked.len == all)
             },
         }
     ),
@@ -161,14 +259,7 @@ pub(super) const MSAN: Runtime = Runtime {
     ],
     names: NAMES,
     files: &[],
-    shapes: shapes!(
-        "NORESERVE at the fixed address of its shadow",
-        [
-            (0x2000_0000_0000, 0x3000_0000_0000),
-            (0x5000_0000_0000, 0x5100_0000_0000),
-        ],
-        0x7000_0000_0000..0x7500_0000_0000
-    ),
+    shapes: shapes!("NORESERVE at the fixed address of its shadow", LAYOUTS[2]),
 };
 
 /// Bytes asked for with MAP_FIXED and MAP_NORESERVE.
@@ -197,7 +288,7 @@ fn is_region(clues: &Clues) -> bool {
 
 /// 64 KiB and more of the primary allocator's regions, and its free arrays, are mapped over or just
 /// behind the space that was reserved.
-fn is_inside(clues: &Clues, space: std::ops::Range<u64>) -> bool {
+fn is_inside(clues: &Clues, space: &Range<u64>) -> bool {
     clues.request.is_some_and(|asked| {
         asked.flags.contains(MapFlags::ANONYMOUS | MapFlags::FIXED)
             && asked.prot.rwx() == Prot::READ | Prot::WRITE
