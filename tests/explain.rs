@@ -435,7 +435,7 @@ fn stacks_of_threads_that_the_limit_made_so_large_are_told() {
     assert!(owners.contains("glibc thread stacks"), "{owners}");
     let told = limit_line(running.pid(), "RLIMIT_STACK").expect("it is told");
     assert!(
-        told.contains("3 stacks of other threads, 72.0 MiB in all, are as large"),
+        told.contains("3 other stacks are as large, glibc's default for threads: 72.0 MiB"),
         "{told}"
     );
 }

@@ -416,15 +416,12 @@ fn stacks_by(row: &Row, facts: &Facts) -> Option<String> {
     let split = facts.space.as_ref()?.split.as_ref()?;
     let count = split.stacks_by_limit(limit)?;
     let all = Bytes(limit.0.saturating_mul(count));
-    let (stacks, are) = match count {
-        1 => ("stack of another thread", "is as large: glibc makes it so"),
-        _ => (
-            "stacks of other threads",
-            "are as large: glibc makes them so",
-        ),
+    let stacks = match count {
+        1 => "other stack is",
+        _ => "other stacks are",
     };
     Some(format!(
-        "; {} {stacks}, {} in all, {are} unless the program asks for another size",
+        "; {} {stacks} as large, glibc's default for threads: {}",
         Count(count),
         Size(all)
     ))
