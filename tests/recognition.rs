@@ -274,7 +274,7 @@ fn the_books_of_the_jvm_agree_whatever_collects_its_garbage() {
         // Not every build has all of them.
         let tried = run(Command::new(&java).arg(&chosen).arg("-version"));
         if tried.status() != 0 {
-            support::skipped(&format!("this java has no {collector}"));
+            support::skipped(format!("this java has no {collector}"));
             continue;
         }
         let argv = [
