@@ -263,6 +263,21 @@ fn names_of_debug_files_below_another_root_are_kept() {
         );
         fs::remove_file(&place).expect("it is there");
     }
+    // A link that begins at the root begins at the program's.
+    let kept = root
+        .join("kept")
+        .join(by_id.strip_prefix("usr/lib/debug").expect("it begins so"));
+    fs::create_dir_all(kept.parent().expect("a folder")).expect("folders");
+    fs::copy(&debug, &kept).expect("a copy");
+    fs::remove_dir_all(root.join("usr/lib/debug")).expect("it is there");
+    std::os::unix::fs::symlink("/kept", root.join("usr/lib/debug")).expect("a link");
+    let words = [
+        "chroot",
+        root.to_str().expect("UTF-8"),
+        "/calls_from",
+        "own",
+    ];
+    assert_eq!(record(&[], &words).function().as_deref(), Some("reserve"));
 }
 
 #[track_caller]

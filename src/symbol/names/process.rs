@@ -176,7 +176,7 @@ impl Opened {
         let root = roots.of(tid).or_else(|| home?.root.clone());
         if let Some(root) = root {
             let ours = || files::open(Path::new(path)).filter(|_| root.our_mounts);
-            let in_root = || files::open(&files::beneath(&root.path(), path));
+            let in_root = || files::open_beneath(&root.path(), path);
             let exe = || files::open(Path::new(&format!("/proc/{tid}/exe")));
             let mapping = || {
                 let (start, end) = range.map(|range| (range.start().0, range.end().0))?;
