@@ -363,6 +363,83 @@ fn private_writable_memory_counts_against_rlimit_data() {
     verdict(&value, "rlimit_data", false);
 }
 
+/// How the text of a limit goes on, where it is told.
+fn limit_line(pid: i32, limit: &str) -> Option<String> {
+    let ended = run(&mut memtrace(
+        &["explain", "-p", &pid.to_string()],
+        &[] as &[&str],
+    ));
+    assert_eq!(ended.status(), 0, "{ended:?}");
+    let (_, from) = ended.stdout.split_once(&format!(" {limit} "))?;
+    let words: Vec<&str> = from.split_whitespace().take(24).collect();
+    Some(words.join(" "))
+}
+
+#[test]
+fn a_main_stack_near_its_limit_can_be_the_reason_and_another_is_not_told() {
+    for (bytes, cause) in [(1850 << 10, "rlimit_stack"), (100 << 10, "none")] {
+        let mut running =
+            Running::start(&mut limited("-s 2048", &hog("stack", bytes, Path::new(""))));
+        ready(&mut running);
+        let value = explained(running.pid());
+        verdict(&value, cause, false);
+        let limit = limit(&value, "RLIMIT_STACK");
+        assert_eq!(limit["value"], 2 * MIB);
+        assert!(bytes <= limit["now"].as_u64().expect("its size"), "{limit}");
+        let told = limit_line(running.pid(), "RLIMIT_STACK");
+        let near = |told: &String| {
+            told.starts_with("2.0 MiB, the main thread's is 1.") && told.contains("NEAR")
+        };
+        match cause {
+            "none" => assert_eq!(told, None),
+            _ => assert!(told.as_ref().is_some_and(near), "{told:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stack_that_overflowed_is_the_reason() {
+    let words = [
+        vec![
+            env!("CARGO_BIN_EXE_memtrace").to_owned(),
+            "explain".to_owned(),
+            "--json".to_owned(),
+        ],
+        vec!["--".to_owned()],
+        hog("stack", 4 * MIB, Path::new("")),
+    ];
+    let ended = run(&mut limited("-s 2048", &words.concat()));
+    let value: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    verdict(&value, "rlimit_stack", false);
+    let because = because(&value);
+    assert!(because.contains("RLIMIT_STACK is 2.0 MiB"), "{because}");
+}
+
+#[test]
+fn stacks_of_threads_that_the_limit_made_so_large_are_told() {
+    let python = need!(support_real::programs::python());
+    let script = "import threading, time\n\
+        for _ in range(3): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n\
+        print('ready', flush=True)\n\
+        time.sleep(600)";
+    let argv = [python.as_os_str(), "-c".as_ref(), script.as_ref()].map(OsStr::to_owned);
+    let mut running = Running::start(&mut limited("-s 24576", &argv));
+    ready(&mut running);
+    let value = explained(running.pid());
+    verdict(&value, "none", false);
+    let stacks = value["facts"]["thread_stacks"].as_array().expect("stacks");
+    let so_large = |stack: &&Value| stack["size"] == 24 * MIB;
+    let stack = stacks.iter().find(so_large).expect("stacks of 24 MiB");
+    assert_eq!(stack["count"], 3, "{stacks:?}");
+    let owners = value["facts"]["owners"].to_string();
+    assert!(owners.contains("glibc thread stacks"), "{owners}");
+    let told = limit_line(running.pid(), "RLIMIT_STACK").expect("it is told");
+    assert!(
+        told.contains("3 other stacks are as large, glibc's default for threads: 72.0 MiB"),
+        "{told}"
+    );
+}
+
 #[test]
 fn a_java_heap_that_is_committed_and_not_touched_is_no_memory() {
     let java = need!(support_real::programs::find("java"));

@@ -74,6 +74,9 @@ fn facts_object(facts: &Facts) -> Value {
             "peak_time": time(split.and_then(|split| split.mappings.peak_time)),
             "exact": split.is_some_and(|split| split.mappings_exact),
         },
+        "thread_stacks": split.map(|split| split.thread_stacks.iter().map(|(size, count)| json!({
+            "size": size.0, "count": count,
+        })).collect::<Vec<_>>()),
         "owners": split.map(|split| split.owners.iter().take(OWNERS).map(owner).collect::<Vec<_>>()),
         "page_tables": bytes(space.as_ref().and_then(|space: &Space| space.page_tables)),
         "limits": rows(facts).iter().map(|row| limit(row, facts)).collect::<Vec<_>>(),
@@ -213,6 +216,7 @@ fn limit(row: &Row, facts: &Facts) -> Value {
             Limited::CgroupHigh => "memory.high",
             Limited::AddressSpace => "RLIMIT_AS",
             Limited::Data => "RLIMIT_DATA",
+            Limited::Stack => "RLIMIT_STACK",
             Limited::Commit => "CommitLimit",
             Limited::Mappings => "max_map_count",
             Limited::Addresses => "address_space",

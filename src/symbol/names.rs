@@ -34,6 +34,7 @@ use crate::trace_file::Source;
 use crate::units::{Addr, SpaceId, Tid, Timestamp};
 
 use elf::{Data, Elf};
+use files::Below;
 use image::{Image, Named};
 use jit::Compiled;
 use process::{Opened, PerfMapFile};
@@ -227,11 +228,18 @@ impl Symbols {
             .build_id(module)
             .or_else(|| self.told.stacks.build_id(module))
             .map(|id| id.to_vec());
-        let ours = Path::new("");
+        let ours = Below {
+            root: Path::new(""),
+            path,
+        };
         if let Some(Opened { data, root }) = self.supplied.remove(&id) {
             let elf = Elf::read(data)?;
             let same = build_id.is_none_or(|id| id == elf.build_id || id.is_empty());
-            return same.then(|| Image::new(elf, path, &[&root.path(), ours]));
+            let theirs = Below {
+                root: &root.path(),
+                path: root.inside(path),
+            };
+            return same.then(|| Image::new(elf, &[theirs, ours]));
         }
         if !path.starts_with('/') {
             return None;
@@ -248,7 +256,7 @@ impl Symbols {
         });
         let elf = same
             .map(|(elf, _)| elf)
-            .or_else(|| Some(files::by_build_id(build_id.as_deref()?, "", ours)?.0));
+            .or_else(|| Some(files::by_build_id(build_id.as_deref()?, "", ours.root)?.0));
         if elf.is_none() && self.said.insert(id) {
             self.notes.push(match found {
                 true => format!(
@@ -257,7 +265,7 @@ impl Symbols {
                 false => format!("{path} is not here: it names nothing"),
             });
         }
-        Some(Image::new(elf?, path, &[ours]))
+        Some(Image::new(elf?, &[ours]))
     }
 
     /// Whether a file that cannot be told by its build-id is the very one that was mapped.
@@ -277,7 +285,7 @@ impl Symbols {
 /// What an ELF file says by itself of frames at some offsets in it: nothing else is opened.
 pub fn names_in(file: Vec<u8>, offsets: &[u64]) -> Vec<Arc<[FrameName]>> {
     let elf = Elf::read(Data::Memory(file.into()));
-    let image = elf.map(|elf| Image::new(elf, "", &[]));
+    let image = elf.map(|elf| Image::new(elf, &[]));
     let mut texts = HashSet::new();
     let mut left = lines::MOST_DWARF_OF_ALL;
     let mut names = |offset: &u64| {

@@ -324,7 +324,8 @@ fn limits(page: &mut Page<'_>, facts: &Facts) -> io::Result<()> {
     let rows = rows(facts);
     let limited = rows
         .iter()
-        .filter(|row| row.value.is_some() || row.level.is_none());
+        .filter(|row| row.value.is_some() || row.level.is_none())
+        .filter(|row| row.is_told() || stacks_by(row, facts).is_some());
     let (cgroups, others): (Vec<&Row>, Vec<&Row>) = limited.partition(|row| row.level.is_some());
     let mut title = "limits";
     for row in cgroups.iter().take(LEVELS).chain(&others) {
@@ -377,6 +378,12 @@ fn limit(row: &Row, facts: &Facts) -> String {
                 near(row)
             )
         }
+        _ if row.limited == Limited::Stack => {
+            let threads = stacks_by(row, facts).unwrap_or_default();
+            let share = share(row);
+            let near = near(row);
+            format!("{name} {value}, the main thread's is {counted}: {share}{near}{threads}")
+        }
         (Room::NotEnforced, ..) => format!(
             "{name} {value}, {counted} charged on the whole machine: not enforced (overcommit mode {})",
             facts.machine.overcommit.unwrap_or_default()
@@ -401,6 +408,23 @@ fn limit(row: &Row, facts: &Facts) -> String {
         }
         _ => format!("{name} {value}, {counted}: {}{}", share(row), near(row)),
     }
+}
+
+/// What of the stacks of threads is due to this limit.
+fn stacks_by(row: &Row, facts: &Facts) -> Option<String> {
+    let limit = Bytes(row.value.filter(|_| row.limited == Limited::Stack)?);
+    let split = facts.space.as_ref()?.split.as_ref()?;
+    let count = split.stacks_by_limit(limit)?;
+    let all = Bytes(limit.0.saturating_mul(count));
+    let stacks = match count {
+        1 => "other stack is",
+        _ => "other stacks are",
+    };
+    Some(format!(
+        "; {} {stacks} as large, glibc's default for threads: {}",
+        Count(count),
+        Size(all)
+    ))
 }
 
 fn near(row: &Row) -> &'static str {

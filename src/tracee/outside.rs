@@ -140,6 +140,10 @@ impl Outside {
         if let Some(version) = files::version_of(&exe) {
             around.version(&version.into());
         }
+        let limit = self.limits(pid).ok().and_then(|limits| limits.stack);
+        if let Some(limit) = limit.and_then(|limit| limit.soft.bytes()) {
+            around.stack_limit(limit);
+        }
         around
     }
 

@@ -103,6 +103,7 @@ fn near(facts: &Facts, row: &Row) -> Found {
         }
         Limited::AddressSpace | Limited::Addresses => Cause::VszLimit,
         Limited::Data => Cause::RlimitData,
+        Limited::Stack => Cause::RlimitStack,
         Limited::Commit => Cause::CommitLimit,
         Limited::Mappings => Cause::MapCount,
         Limited::Machine => {

@@ -1,8 +1,10 @@
 //! What is known of a process, its limits, its cgroups and its machine. Plain values, exact bytes.
 
+use std::collections::BTreeMap;
+
 use crate::mm::Parts;
 use crate::timeline::{Limits, TaskEnd};
-use crate::units::{Bytes, SpaceId, Tid, Timestamp};
+use crate::units::{Bytes, PAGE, SpaceId, Tid, Timestamp};
 
 use super::cgroup::Level;
 use super::owners::Owner;
@@ -149,8 +151,22 @@ pub struct Split {
     pub narrow: bool,
     /// Mappings that may hold guard pages of MADV_GUARD_INSTALL, and their bytes.
     pub guarded: Option<(u64, Bytes)>,
+    /// The main thread's stack, which RLIMIT_STACK bounds.
+    pub stack: Option<Bytes>,
+    /// Memory above a guard page, as glibc makes the stacks of threads: sizes, and how many there
+    /// are of each. None where glibc is not.
+    pub thread_stacks: BTreeMap<Bytes, u64>,
     /// Whose the bytes are, the largest first.
     pub owners: Vec<Owner>,
+}
+
+impl Split {
+    /// Stacks of threads that have the size of the limit, as glibc makes them where nothing else is
+    /// asked for (pthread_create(3)); `None` if there are none.
+    pub fn stacks_by_limit(&self, limit: Bytes) -> Option<u64> {
+        let size = limit.0.checked_next_multiple_of(PAGE)?;
+        self.thread_stacks.get(&Bytes(size)).copied()
+    }
 }
 
 /// Physical memory.

@@ -16,6 +16,7 @@ use super::process::bytes_of;
 /// | a cgroup's cache     | 95/100 of the limit counted, the limit was met, half or more is cache | page cache grows to the limit by itself, so a full cgroup alone says nothing |
 /// | RLIMIT_AS            | 9/10                                  | runtimes ask for 64 MiB and more at once                      |
 /// | RLIMIT_DATA          | 9/10                                  | the same                                                      |
+/// | RLIMIT_STACK         | 9/10                                  | a deep recursion takes the rest at once                       |
 /// | CommitLimit, mode 2  | 19/20                                 | it is the whole machine's: a twentieth is still much          |
 /// | max_map_count        | 9/10                                  | a thread takes two, an arena a few                            |
 /// | address space        | no hole of 1 GiB (64 MiB of 32 bits)  | no runtime needs a larger piece at once as a rule             |
@@ -37,6 +38,11 @@ pub mod thresholds {
     pub const ADDRESS_SPACE: (u64, u64) = (9, 10);
     /// Of RLIMIT_DATA.
     pub const DATA: (u64, u64) = (9, 10);
+    /// Of RLIMIT_STACK.
+    pub const STACK: (u64, u64) = (9, 10);
+    /// Of RLIMIT_STACK: a stack is as large as it was ever needed, so that less than this much of the
+    /// limit is nothing to speak of.
+    pub const STACK_TOLD: (u64, u64) = (1, 2);
     /// Of CommitLimit, where it is enforced.
     pub const COMMIT: (u64, u64) = (19, 20);
     /// Of vm.max_map_count.
@@ -60,6 +66,8 @@ pub enum Limited {
     AddressSpace,
     /// RLIMIT_DATA.
     Data,
+    /// RLIMIT_STACK.
+    Stack,
     /// CommitLimit.
     Commit,
     /// vm.max_map_count.
@@ -159,6 +167,11 @@ impl Row {
             .map(|used| used.min(u128::from(u64::MAX)) as u64)
     }
 
+    /// Whether it is worth a word where others are told.
+    pub fn is_told(&self) -> bool {
+        self.limited != Limited::Stack || self.reaches(thresholds::STACK_TOLD)
+    }
+
     /// Whether it is near.
     pub fn is_near(&self) -> bool {
         self.room == Room::Near
@@ -244,6 +257,12 @@ fn process_rows(facts: &Facts) -> Vec<Row> {
         let data = space.and_then(|space| space.data).map(seen);
         let row = Row::new(Limited::Data, Unit::Bytes, value, data);
         rows.push(row.near_from(thresholds::DATA));
+    }
+    if let Some(value) = soft(facts.limits.stack)
+        && let Some(stack) = split.and_then(|split| split.stack)
+    {
+        let row = Row::new(Limited::Stack, Unit::Bytes, value, Some(stack.0));
+        rows.push(row.near_from(thresholds::STACK));
     }
     if let (Some(max), Some(_)) = (facts.machine.max_map_count, space) {
         let count = split.map(|split| match whole {

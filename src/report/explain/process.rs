@@ -1,7 +1,9 @@
 //! The texts of `/proc` about a process and the machine, and what they say.
 
+use std::collections::BTreeMap;
+
 use crate::abi::Prot;
-use crate::mm::{AddressSpace, MapsError, Snapshot, Vma, parse_maps, parse_smaps};
+use crate::mm::{AddressSpace, MapsEntry, MapsError, Snapshot, Vma, parse_maps, parse_smaps};
 use crate::report::recognize::Surroundings;
 use crate::timeline::Bound;
 use crate::units::{Addr, Bytes, PAGE};
@@ -105,8 +107,39 @@ pub(super) fn split(snapshot: &Snapshot, around: &Surroundings) -> Split {
         largest_hole: Some(largest_hole(&space, narrow)),
         narrow,
         guarded: None,
+        stack: main_stack(snapshot),
+        thread_stacks: thread_stacks(snapshot, around),
         owners: owners_of_snapshot(snapshot, around),
     }
+}
+
+fn main_stack(snapshot: &Snapshot) -> Option<Bytes> {
+    let stacks = snapshot.entries.iter();
+    let mut sizes = stacks
+        .filter(|entry| &*entry.name == "[stack]")
+        .map(|entry| Bytes(entry.range.len()));
+    let first = sizes.next()?;
+    Some(first + sizes.sum())
+}
+
+/// nptl/allocatestack.c: a guard page, and the stack directly above it.
+fn thread_stacks(snapshot: &Snapshot, around: &Surroundings) -> BTreeMap<Bytes, u64> {
+    let mut around = around.clone();
+    around.files_of(snapshot);
+    let mut stacks = BTreeMap::new();
+    if !around.has_glibc() {
+        return stacks;
+    }
+    for pair in snapshot.entries.windows(2) {
+        let [guard, stack] = pair else { continue };
+        let plain = |entry: &MapsEntry| entry.name.is_empty() && !entry.shared;
+        let guards = plain(guard) && guard.prot.rwx().is_empty() && guard.range.len() == PAGE;
+        let usable = plain(stack) && stack.prot.rwx() == Prot::READ | Prot::WRITE;
+        if guards && usable && guard.range.end() == stack.range.start() {
+            *stacks.entry(Bytes(stack.range.len())).or_default() += 1;
+        }
+    }
+    stacks
 }
 
 fn reserved_resident(snapshot: &Snapshot) -> Option<Bytes> {

@@ -107,6 +107,10 @@ fn space_of(report: &SpaceReport, refusals: &Refusals) -> Space {
             largest_hole: look.and_then(|look| look.largest_hole),
             narrow: look.is_some_and(|look| look.narrow),
             guarded: None,
+            stack: look.and_then(|look| look.stack),
+            thread_stacks: look
+                .map(|look| look.thread_stacks.clone())
+                .unwrap_or_default(),
             owners: match look {
                 Some(look) => look.owners.clone(),
                 None => detail

@@ -48,6 +48,8 @@ pub enum Cause {
     MapCount,
     /// RLIMIT_DATA.
     RlimitData,
+    /// RLIMIT_STACK.
+    RlimitStack,
     /// It cannot be told.
     Unknown,
 }
@@ -66,6 +68,7 @@ impl Cause {
             Cause::CommitLimit => "commit_limit",
             Cause::MapCount => "map_count",
             Cause::RlimitData => "rlimit_data",
+            Cause::RlimitStack => "rlimit_stack",
             Cause::Unknown => "unknown",
         }
     }
@@ -185,6 +188,8 @@ pub enum Next {
     Reservations,
     /// Who makes so many mappings.
     Mappings,
+    /// What needs so much stack.
+    Stack,
     /// Who has committed what, on the machine.
     Commit,
     /// The kernel's log of the kill.
@@ -299,7 +304,7 @@ fn undecided(facts: &Facts, rows: &[Row]) -> Vec<Reason> {
 fn nearest(rows: &[Row]) -> Option<Row> {
     let far = rows
         .iter()
-        .filter(|row| row.room == Room::Far && row.limited != Limited::Addresses);
+        .filter(|row| row.room == Room::Far && row.limited != Limited::Addresses && row.is_told());
     far.max_by_key(|row| row.thousandths()).cloned()
 }
 
@@ -359,6 +364,7 @@ fn next(facts: &Facts, cause: Cause, reasons: &[Reason]) -> Vec<Next> {
         Cause::MapCount => next.push(Next::Mappings),
         Cause::CommitLimit => next.push(Next::Commit),
         Cause::RlimitData => next.push(Next::Allocations),
+        Cause::RlimitStack => next.push(Next::Stack),
         Cause::None => next.push(Next::OutsideMemory),
         Cause::Unknown => {}
     }

@@ -10,7 +10,7 @@ use crate::abi::Prot;
 use crate::decode::Call;
 use crate::mm::Verb;
 use crate::report::Place;
-use crate::report::recognize::{Clues, Recognized, Surroundings, recognize_snapshot};
+use crate::report::recognize::{Clues, Recognized, Surroundings, is_allocator, recognize_snapshot};
 use crate::timeline::{
     Began, CallEvent, Event, EventKind, Frame, FrameName, HeldNames, Namer, Observation, Observed,
     SpaceState, Stacks, Timeline,
@@ -48,6 +48,11 @@ pub(super) struct Gone {
     /// Number of its origin.
     pub(super) id: u64,
     pub(super) verdict: Option<Recognized>,
+}
+
+/// Whether what bytes are is told by what is mapped there.
+fn is_file(place: &Place) -> bool {
+    matches!(place, Place::File(_) | Place::Shared(_))
 }
 
 /// All living spaces.
@@ -178,9 +183,7 @@ impl Kinds {
         let known = self.spaces.get_mut(&space)?;
         let living = known.mappings.get(&piece.origin.first().id).cloned();
         match living {
-            Some(living)
-                if living.clues.place == piece.place || !matches!(piece.place, Place::File(_)) =>
-            {
+            Some(living) if living.clues.place == piece.place || !is_file(&piece.place) => {
                 known.verdict(&living)
             }
             _ => known.verdict(&Living {
@@ -196,8 +199,7 @@ impl Kinds {
     pub(super) fn of_file(&mut self, space: SpaceId, piece: &Piece) -> Option<Recognized> {
         let known = self.spaces.get(&space)?;
         let living = known.mappings.get(&piece.origin.first().id)?;
-        let inside =
-            matches!(piece.place, Place::File(_)) && !matches!(living.clues.place, Place::File(_));
+        let inside = is_file(&piece.place) && !is_file(&living.clues.place);
         let range = living.clues.range;
         inside.then(|| self.of(space, range, piece)).flatten()
     }
@@ -237,7 +239,18 @@ impl Kinds {
             return Arc::clone(callers);
         }
         let mut functions: Vec<Arc<str>> = Vec::new();
+        let mut in_allocator = false;
         for frame in stacks.frames(id) {
+            // Whoever called an allocator did not call for what that mapped.
+            let module = match frame {
+                Frame::Module { module, .. } => stacks.module(*module),
+                Frame::Bare { .. } => None,
+            };
+            let of_allocator = module.is_some_and(|module| is_allocator(&module.path));
+            if in_allocator && !of_allocator {
+                break;
+            }
+            in_allocator |= of_allocator;
             let names = match stacks.names(*frame).or_else(|| self.names.get(frame)) {
                 Some(names) => Arc::clone(names),
                 None => self.namer.name(*frame, stacks),
@@ -336,7 +349,7 @@ impl Kinds {
                         living.clues.place = Place::Stack;
                     }
                 }
-                Verb::Commit => known.committed(first, range, piece.prot, &call.call),
+                Verb::Commit => known.committed(first, range, piece, &call.call),
                 Verb::ReleaseReserved | Verb::ReleaseCommitted => {
                     known.released(first, range, piece, &call.call, &mut replaced);
                     let living = known.mappings.get(&first);

@@ -57,6 +57,8 @@ pub struct Steps {
     pub mapped: Step,
     /// Made usable by mprotect(2).
     pub protected: Step,
+    /// The file, or what has a name like one, that was mapped over a part of it first.
+    pub file: Option<Arc<str>>,
     /// What was cut off its ends by the first munmap(2) or two, while nothing else had happened.
     pub trimmed: [u64; 2],
     /// Its lowest bytes were replaced with other memory.

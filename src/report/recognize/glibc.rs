@@ -67,7 +67,7 @@ pub(super) const GLIBC: Runtime = Runtime {
     ],
 };
 
-fn is_arena(clues: &Clues) -> bool {
+pub(super) fn is_arena(clues: &Clues) -> bool {
     clues.free_reservation().is_some_and(|asked| {
         let hinted = asked.len == ARENA && asked.addr.0.is_multiple_of(ARENA);
         let cut = asked.len == 2 * ARENA && asked.addr.0 == 0;

@@ -1,5 +1,5 @@
 //! HotSpot: share/memory/virtualspace.cpp, share/memory/metaspace, share/code/codeCache.cpp,
-//! share/gc/{shared,g1}, os/linux/os_linux.cpp.
+//! share/gc/{shared,g1,parallel,serial,shenandoah,z}, os/linux/os_linux.cpp.
 //!
 //! Reserved without access and NORESERVE, made usable by mmap(2) over it. A distribution's libjvm.so
 //! has no symbols of these functions, so that the shapes carry it.
@@ -7,7 +7,7 @@
 use crate::abi::MapFlags;
 use crate::report::Place;
 
-use super::{Clues, Runtime, Shape, Surroundings};
+use super::{Clues, Runtime, Shape, Surroundings, glibc};
 
 pub(super) const OWNER: &str = "HotSpot";
 
@@ -26,6 +26,10 @@ const GRANULE: u64 = 64 << 10;
 const NODE: u64 = 64 << 20;
 /// The smallest heap that is looked for: a region of G1 is 1 MiB at least.
 const LEAST_HEAP: u64 = 8 << 20;
+/// Below this references to it stay compressed without a base (OopEncodingHeapMax).
+const COMPRESSED: u64 = 32 << 30;
+/// The file that ZGC maps its heap from.
+const HEAP_FILE: &str = "/memfd:java_heap";
 
 pub(super) const HOTSPOT: Runtime = Runtime {
     owner: OWNER,
@@ -119,8 +123,23 @@ pub(super) const HOTSPOT: Runtime = Runtime {
             },
         },
         Shape {
+            what: HEAP,
+            evidence: "NORESERVE, and the file java_heap was mapped over it",
+            alone: false,
+            fits: |clues, _| {
+                let name = clues.steps.file.as_deref();
+                name.is_some_and(|name| name.starts_with(HEAP_FILE))
+            },
+        },
+        Shape {
             what: COLLECTOR,
-            evidence: "NORESERVE, 1/512 or 1/64 of the size of the Java heap",
+            evidence: "8 GiB, its lowest 32 MiB made usable first, as the mark stacks of ZGC are",
+            alone: false,
+            fits: is_mark_stacks_of_zgc,
+        },
+        Shape {
+            what: COLLECTOR,
+            evidence: "NORESERVE, 1/512, 1/64 or 1/32 of the size of the Java heap",
             alone: false,
             fits: is_table,
         },
@@ -130,16 +149,25 @@ pub(super) const HOTSPOT: Runtime = Runtime {
             alone: false,
             fits: |clues, around| {
                 let heap = |asked: &super::Request| is_heap(asked.len, around);
-                clues.free_reservation().is_some_and(heap)
+                clues.free_reservation().is_some_and(heap) && !glibc::is_arena(clues)
+            },
+        },
+        Shape {
+            what: HEAP,
+            evidence: "NORESERVE, 8 MiB or more asked for below 32 GiB, where references stay compressed",
+            alone: false,
+            fits: |clues, _| {
+                let low = |asked: &super::Request| is_low(asked) && LEAST_HEAP <= asked.len;
+                clues.free_reservation().is_some_and(low)
             },
         },
         Shape {
             what: COLLECTOR,
-            evidence: "16 KiB or more, NORESERVE, made usable at once, as mark stacks are",
+            evidence: "16 KiB to 64 MiB, NORESERVE, made usable at once, as mark stacks are",
             alone: false,
             fits: |clues, _| {
-                let large = |asked: &super::Request| 16 << 10 <= asked.len;
-                clues.free_reservation().is_some_and(large) && is_usable_at_once(clues)
+                let usual = |asked: &super::Request| (16 << 10..=NODE).contains(&asked.len);
+                clues.free_reservation().is_some_and(usual) && is_usable_at_once(clues)
             },
         },
     ],
@@ -161,9 +189,28 @@ fn is_usable_at_once(clues: &Clues) -> bool {
     clues.steps.mapped.count == 1 && clues.steps.mapped.first == Some(clues.range)
 }
 
+/// A heap is made usable in such steps too, but in larger ones.
 fn is_metaspace(clues: &Clues) -> bool {
     let mapped = &clues.steps.mapped;
-    mapped.granule() == GRANULE && !mapped.executable
+    let small = mapped.first.is_some_and(|first| first.len() < 1 << 20);
+    mapped.granule() == GRANULE && small && !mapped.executable
+}
+
+/// `ZMarkStackSpaceLimit`, and by how much that space grows.
+fn is_mark_stacks_of_zgc(clues: &Clues, around: &Surroundings) -> bool {
+    let first = clues.steps.mapped.first;
+    clues
+        .free_reservation()
+        .is_some_and(|asked| asked.addr.0 == 0 && asked.len == 8 << 30)
+        && first
+            .is_some_and(|first| first.start() == clues.range.start() && first.len() == 32 << 20)
+        && around.is_laid_over_by(HEAP_FILE)
+}
+
+/// Asked for where references to it stay compressed.
+pub(super) fn is_low(asked: &super::Request) -> bool {
+    let end = asked.addr.0.checked_add(asked.len);
+    asked.addr.0 != 0 && end.is_some_and(|end| end <= COMPRESSED)
 }
 
 /// A heap has a table of one byte for each card of 512 bytes, some of them one more page.
@@ -174,12 +221,19 @@ fn is_heap(bytes: u64, around: &Surroundings) -> bool {
         && around.reserved_within(cards, cards + (8 << 10))
 }
 
+/// A table of cards, or a bit or two for each word. Shenandoah has no cards: its heap is known by where
+/// it lies.
 fn is_table(clues: &Clues, around: &Surroundings) -> bool {
-    clues.free_reservation().is_some_and(|asked| {
-        around.sizes().any(|heap| {
+    let whole = |asked: &&super::Request| asked.addr.0 == 0 && asked.len == clues.range.len();
+    clues.free_reservation().filter(whole).is_some_and(|asked| {
+        let of = |heap: u64| {
             let cards = heap / 512;
-            let is_cards = (cards..=cards + (8 << 10)).contains(&asked.len);
-            is_heap(heap, around) && (is_cards || asked.len == heap / 64)
-        })
+            (cards..=cards + (8 << 10)).contains(&asked.len)
+                || asked.len == heap / 64
+                || asked.len == heap / 32
+        };
+        let mut heaps = around.sizes().filter(|heap| is_heap(*heap, around));
+        let low = |heap: &u64| LEAST_HEAP <= *heap && around.is_reserved_low(*heap);
+        heaps.any(of) || around.sizes().filter(low).any(of)
     })
 }

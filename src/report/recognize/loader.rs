@@ -42,6 +42,9 @@ pub(super) fn by_mechanism(clues: &Clues, around: &Surroundings) -> Option<Recog
         Place::Heap => Some(heap(around)),
         Place::Stack => Some(found(PROCESS, "main stack", Basis::File, "[stack]")),
         Place::Shared(name) => {
+            if let Some(known) = by_file(name, around) {
+                return Some(known);
+            }
             let what = match &**name {
                 name if name.starts_with("/memfd:") => "memfd files",
                 name if name.starts_with("/SYSV") => "System V shared memory",

@@ -113,6 +113,14 @@ struct Runtime {
     shapes: &'static [Shape],
 }
 
+impl Runtime {
+    /// The most telling of its shapes that a mapping has.
+    fn shape(&self, clues: &Clues, around: &Surroundings) -> Option<&Shape> {
+        let fits = |shape: &&Shape| (shape.fits)(clues, around);
+        self.shapes.iter().find(fits)
+    }
+}
+
 /// A shape that a runtime's mappings have.
 struct Shape {
     what: &'static str,
@@ -121,6 +129,9 @@ struct Shape {
     alone: bool,
     fits: fn(&Clues, &Surroundings) -> bool,
 }
+
+/// What memory is whose name tells only whose: a shape of theirs may tell more.
+const MEMORY: &str = "memory";
 
 /// All runtimes. Where two know the same evidence the earlier has the better one: those that bring
 /// an allocator of their own come before the C library that they replace or sit on.
@@ -131,6 +142,7 @@ static RUNTIMES: &[Runtime] = &[
     sanitizer::TSAN,
     sanitizer::MSAN,
     partition_alloc::PARTITION_ALLOC,
+    partition_alloc::CHROMIUM,
     v8::V8,
     jemalloc::JEMALLOC,
     mimalloc::MIMALLOC,
@@ -157,6 +169,32 @@ const OWN_PREFIXES: &[&str] = &[
     "__tsan::",
     "__msan::",
 ];
+
+/// Functions by which memory is asked for that is not mapped for its caller alone.
+const MALLOC: &[&str] = &[
+    "malloc",
+    "calloc",
+    "realloc",
+    "reallocarray",
+    "memalign",
+    "posix_memalign",
+    "aligned_alloc",
+    "__libc_malloc",
+    "__libc_calloc",
+    "__libc_realloc",
+    "__libc_memalign",
+];
+
+/// Whether a file is the library of an allocator that takes the place of the C library's.
+pub fn is_allocator(path: &str) -> bool {
+    let allocators = [
+        &jemalloc::JEMALLOC,
+        &mimalloc::MIMALLOC,
+        &tcmalloc::TCMALLOC,
+    ];
+    let is_of = |listed: &&str| pattern::is_path(listed, path);
+    allocators.iter().any(|it| it.libraries.iter().any(is_of))
+}
 
 /// What a mapping is; `None` if nothing tells.
 pub fn recognize(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
@@ -192,7 +230,13 @@ fn first(
 }
 
 fn by_caller(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
+    let mut malloc = false;
     clues.callers.iter().find_map(|function| {
+        // Whoever called malloc did not call for what that mapped.
+        if malloc {
+            return None;
+        }
+        malloc = MALLOC.contains(&&**function);
         let (owner, what) = first(around, |runtime| {
             let mut listed = runtime.functions.iter().filter(|(listed, _)| {
                 let its_own = OWN_PREFIXES.iter().any(|own| listed.starts_with(own));
@@ -217,8 +261,17 @@ fn by_name(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
             .find(|(listed, _)| pattern::matches(listed, plain))
             .map(|(_, what)| *what)
     })?;
-    let evidence = format!("named \"{plain}\"");
-    Some(found(owner, what, Basis::Name, evidence))
+    let named = format!("named \"{plain}\"");
+    let mut told = RUNTIMES.iter().filter(|it| it.owner == owner);
+    let shape = told
+        .find_map(|runtime| runtime.shape(clues, around))
+        .filter(|_| what == MEMORY);
+    Some(match shape {
+        Some(Shape { what, evidence, .. }) => {
+            found(owner, what, Basis::Name, format!("{named}; {evidence}"))
+        }
+        None => found(owner, what, Basis::Name, named),
+    })
 }
 
 /// A file that a runtime is known to map.
@@ -240,10 +293,7 @@ fn by_shape(clues: &Clues, around: &Surroundings) -> Option<Recognized> {
     let present = RUNTIMES
         .iter()
         .filter(|runtime| around.has(runtime.owner))
-        .find_map(|runtime| {
-            let fits = |shape: &&Shape| (shape.fits)(clues, around);
-            Some(of(runtime, runtime.shapes.iter().find(fits)?))
-        });
+        .find_map(|runtime| Some(of(runtime, runtime.shape(clues, around)?)));
     present.or_else(|| {
         RUNTIMES.iter().find_map(|runtime| {
             let fits = |shape: &&Shape| shape.alone && (shape.fits)(clues, around);

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{RUNTIMES, pattern};
+use crate::mm::Snapshot;
+use crate::units::Bytes;
+
+use super::{RUNTIMES, Request, hotspot, pattern};
 
 /// Most different sizes that are remembered: enough for any runtime's own reservations.
 const MOST_SIZES: usize = 4096;
@@ -13,10 +16,14 @@ const MOST_SIZES: usize = 4096;
 pub struct Surroundings {
     /// By owner: what showed that it is there.
     present: BTreeMap<&'static str, Arc<str>>,
-    /// Sizes of reservations made with MAP_NORESERVE.
-    sizes: BTreeSet<u64>,
+    /// Sizes of reservations made with MAP_NORESERVE; whether one was asked for at a low address.
+    sizes: BTreeMap<u64, bool>,
+    /// Names of memory files that were mapped over reservations.
+    laid_over: BTreeSet<Arc<str>>,
     /// The program's file.
     program: Option<Arc<str>>,
+    /// RLIMIT_STACK.
+    stack_limit: Option<u64>,
 }
 
 impl Surroundings {
@@ -38,6 +45,31 @@ impl Surroundings {
                 self.shown(runtime.owner, path);
             }
         }
+    }
+
+    /// The files of a snapshot are mapped.
+    pub fn files_of(&mut self, snapshot: &Snapshot) {
+        let entries = snapshot.entries.iter();
+        entries
+            .filter(|entry| entry.name.starts_with('/'))
+            .for_each(|entry| self.file(&entry.name));
+    }
+
+    /// Whether glibc is there.
+    pub fn has_glibc(&self) -> bool {
+        self.has(super::glibc::OWNER)
+    }
+
+    /// RLIMIT_STACK, which glibc makes stacks of threads as large as.
+    pub fn stack_limit(&mut self, limit: Bytes) {
+        self.stack_limit = Some(limit.0);
+    }
+
+    /// Whether a stack of a thread may be so large: as the limit is by default, or 1 MiB as HotSpot
+    /// asks for.
+    pub(super) fn is_stack_size(&self, bytes: u64) -> bool {
+        let limits = [self.stack_limit.unwrap_or(8 << 20), 8 << 20, 1 << 20];
+        limits.contains(&bytes)
     }
 
     /// A mapped file states this version.
@@ -65,11 +97,24 @@ impl Surroundings {
         self.present.iter().map(|(owner, by)| (*owner, by))
     }
 
-    /// So many bytes were reserved with MAP_NORESERVE.
-    pub fn reserved(&mut self, bytes: u64) {
+    /// This was asked for, with MAP_NORESERVE and without any right.
+    pub fn reserved(&mut self, asked: &Request) {
         if self.sizes.len() < MOST_SIZES {
-            self.sizes.insert(bytes);
+            *self.sizes.entry(asked.len).or_default() |= hotspot::is_low(asked);
         }
+    }
+
+    /// A memory file of this name was mapped over a reservation.
+    pub fn laid_over(&mut self, name: &Arc<str>) {
+        if self.laid_over.len() < MOST_SIZES {
+            self.laid_over.insert(Arc::clone(name));
+        }
+    }
+
+    /// Whether a memory file whose name begins so was mapped over a reservation.
+    pub(super) fn is_laid_over_by(&self, begin: &str) -> bool {
+        let mut from = self.laid_over.range(Arc::from(begin)..);
+        from.next().is_some_and(|name| name.starts_with(begin))
     }
 
     /// Whether a reservation of such a size was made.
@@ -77,9 +122,14 @@ impl Surroundings {
         least <= most && self.sizes.range(least..=most).next().is_some()
     }
 
+    /// Whether a reservation of this size was asked for at a low address.
+    pub(super) fn is_reserved_low(&self, bytes: u64) -> bool {
+        self.sizes.get(&bytes) == Some(&true)
+    }
+
     /// The sizes of reservations, each once.
     pub(super) fn sizes(&self) -> impl Iterator<Item = u64> {
-        self.sizes.iter().copied()
+        self.sizes.keys().copied()
     }
 
     /// Whether this is the program's file.

@@ -4,13 +4,15 @@
 //! `OS::Allocate` asks for its alignment less a page more than it needs and unmaps the rest: what is
 //! cut off tells the alignment.
 
-use super::{Clues, Runtime, Shape, Surroundings};
+use super::{Clues, MEMORY, Runtime, Shape, Surroundings};
 
 pub(super) const OWNER: &str = "V8";
 
 const PAGES: &str = "heap pages";
 const CODE: &str = "code range";
 const CAGE: &str = "pointer cage";
+pub(super) const SANDBOX: &str = "sandbox";
+const CPP_HEAP: &str = "C++ heap";
 const WASM: &str = "wasm memory";
 const TABLES: &str = "tables and array buffers";
 
@@ -48,19 +50,31 @@ pub(super) const V8: Runtime = Runtime {
         ("v8::internal::*Table*::*", TABLES),
         ("v8::internal::VirtualMemoryCage::*", CAGE),
     ],
-    names: &[("v8", PAGES), ("v8:*", PAGES)],
+    // "v8" is what Chromium's page allocator calls all that V8 asks it for.
+    names: &[
+        ("v8-sandbox", SANDBOX),
+        ("v8-pointer-table", TABLES),
+        ("v8", MEMORY),
+        ("v8:*", MEMORY),
+    ],
     files: &[],
     shapes: &[
         Shape {
             what: CODE,
-            evidence: "64 MiB or more, NORESERVE, made executable by mprotect",
+            evidence: "64 MiB or more, reserved and made executable by mprotect",
             alone: false,
             fits: |clues, _| {
                 clues
-                    .free_reservation()
+                    .reservation()
                     .is_some_and(|asked| 64 << 20 <= asked.len)
                     && clues.steps.protected.executable
             },
+        },
+        Shape {
+            what: CPP_HEAP,
+            evidence: "the upper half of what was reserved, so that a bit of each address in it is set",
+            alone: false,
+            fits: is_cpp_heap,
         },
         Shape {
             what: PAGES,
@@ -92,6 +106,16 @@ pub(super) const V8: Runtime = Runtime {
         },
     ],
 };
+
+/// `cppgc::internal::CagedHeap`: with compressed pointers twice the size is reserved, and the lower
+/// half of it is given back.
+fn is_cpp_heap(clues: &Clues, _: &Surroundings) -> bool {
+    let size = clues.range.len();
+    clues
+        .reservation()
+        .is_some_and(|asked| 4 << 30 <= size && asked.len.checked_sub(size) == Some(size))
+        && clues.aligned_by_trimming(size, size)
+}
 
 fn is_cut_to(clues: &Clues, align: u64) -> bool {
     clues.anonymous().is_some() && clues.aligned_by_trimming(align, align - 4096)

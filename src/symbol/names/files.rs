@@ -5,6 +5,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
 use crate::timeline::Module;
 
 use super::elf::{Cursor, Data, Elf};
@@ -41,9 +44,33 @@ pub(super) fn beneath(root: &Path, path: &str) -> PathBuf {
     }
 }
 
-/// Reads the ELF file at `path`.
-pub(super) fn elf(path: &Path) -> Option<Elf> {
-    let (file, _) = open(path)?;
+/// The same with a path as a process has it whose root directory is `root` for us: links that begin
+/// at the root lead to what they do for the process.
+pub(super) fn open_beneath(root: &Path, path: &str) -> Option<(File, Metadata)> {
+    if root.as_os_str().is_empty() {
+        return open(Path::new(path));
+    }
+    let mut options = OpenOptions::new();
+    options.read(true);
+    options.custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+    let folder = options.open(root).ok()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let within = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    match openat2(&folder, path, OpenHow::new().flags(flags).resolve(within)) {
+        Ok(file) => {
+            let file = File::from(file);
+            let meta = file.metadata().ok().filter(Metadata::is_file)?;
+            Some((file, meta))
+        }
+        // Before Linux 5.6, or a filter that does not know it; or somebody renamed folders meanwhile.
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EAGAIN) => open(&beneath(root, path)),
+        Err(_) => None,
+    }
+}
+
+/// Reads the ELF file at such a path.
+fn elf(root: &Path, path: &str) -> Option<Elf> {
+    let (file, _) = open_beneath(root, path)?;
     Elf::read(Data::file(file).ok()?)
 }
 
@@ -58,19 +85,23 @@ pub(super) struct Companions {
     pub mini: Option<Elf>,
 }
 
+/// A root directory, and where a file lies below it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Below<'a> {
+    /// As a path for us; an empty one is our own.
+    pub root: &'a Path,
+    pub path: &'a str,
+}
+
 impl Companions {
-    /// Looks in `root` first, where the code came from, then in our own.
-    pub fn of(elf: &Elf, path: &str, roots: &[&Path]) -> Companions {
-        let debug = roots.iter().find_map(|root| debug_file(elf, path, root));
-        let shared = {
-            let (from, home) = match &debug {
-                Some((debug, home)) => (debug, home.clone()),
-                None => (elf, PathBuf::from(path)),
-            };
-            roots
-                .iter()
-                .find_map(|root| shared_dwarf(from, &home, root))
-        };
+    /// Looks at the first of `places` first: in the root where the code came from, then in our own.
+    pub fn of(elf: &Elf, places: &[Below<'_>]) -> Companions {
+        let mut each = places.iter();
+        let debug = each.find_map(|below| debug_file(elf, below.path, below.root));
+        let shared = places.iter().find_map(|below| match &debug {
+            Some((debug, home)) => shared_dwarf(debug, home, below.root),
+            None => shared_dwarf(elf, Path::new(below.path), below.root),
+        });
         Companions {
             debug: debug.map(|(debug, _)| debug),
             shared,
@@ -92,7 +123,7 @@ pub(super) fn by_build_id(id: &[u8], ending: &str, root: &Path) -> Option<(Elf, 
     let folders = [DEBUG_FOLDER, "/usr/lib"];
     folders.into_iter().find_map(|folder| {
         let path = format!("{folder}/.build-id/{first:02x}/{rest}{ending}");
-        let found = self::elf(&beneath(root, &path))?;
+        let found = self::elf(root, &path)?;
         (found.build_id == id).then(|| (found, PathBuf::from(path)))
     })
 }
@@ -122,7 +153,7 @@ fn by_link(elf: &Elf, path: &str, root: &Path) -> Option<(Elf, PathBuf)> {
         .into_iter()
         .filter(|place| place != path)
         .find_map(|place| {
-            let found = self::elf(&beneath(root, &place))?;
+            let found = self::elf(root, &place)?;
             let same = match elf.build_id.is_empty() || found.build_id.is_empty() {
                 true => checksum(&found.data)? == crc,
                 false => elf.build_id == found.build_id,
@@ -159,7 +190,7 @@ fn shared_dwarf(elf: &Elf, home: &Path, root: &Path) -> Option<Elf> {
     let name = std::str::from_utf8(&link[..end]).ok()?;
     let id = &link[end + 1..];
     let named = home.parent()?.join(name);
-    let found = self::elf(&beneath(root, named.to_str()?));
+    let found = self::elf(root, named.to_str()?);
     let same = found.filter(|found| found.build_id == id);
     same.or_else(|| Some(by_build_id(id, ".debug", root)?.0))
 }

@@ -2,12 +2,11 @@
 
 use std::cell::OnceCell;
 use std::ops::Range;
-use std::path::Path;
 
 use crate::symbol::go::{PclnTab, locate};
 
 use super::elf::{Data, Elf, TableKind};
-use super::files::Companions;
+use super::files::{Below, Companions};
 use super::lines::{Line, Lines, NoLines, has};
 use super::readable::readable;
 use super::table::{Found, SymbolTable};
@@ -34,9 +33,9 @@ pub(super) struct Named {
 }
 
 impl Image {
-    /// Looks for the companions of `elf`, which lies at `path`, beneath `roots`.
-    pub fn new(elf: Elf, path: &str, roots: &[&Path]) -> Image {
-        let companions = Companions::of(&elf, path, roots);
+    /// Looks for the companions of `elf`, which lies at these places.
+    pub fn new(elf: Elf, places: &[Below<'_>]) -> Image {
+        let companions = Companions::of(&elf, places);
         Image {
             elf,
             companions,

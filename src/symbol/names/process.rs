@@ -38,6 +38,8 @@ pub(super) struct Root {
 #[derive(Debug)]
 struct Held {
     root: File,
+    /// Where it lies, as its process's links show it.
+    at: PathBuf,
     _mounts: File,
 }
 
@@ -55,9 +57,17 @@ impl Root {
         }
     }
 
-    /// Whether what lies beneath will be found at the same path later.
+    /// Whether what lies beneath will be found later: no other root directory leads there then.
     pub fn is_ours(&self) -> bool {
-        self.our_mounts
+        self.held.is_none()
+    }
+
+    /// What a path that maps shows us is below this root: where the mounts are ours, it begins at our
+    /// root.
+    pub fn inside<'a>(&self, path: &'a str) -> &'a str {
+        let held = self.held.as_ref().filter(|_| self.our_mounts);
+        let below = held.and_then(|held| path.strip_prefix(held.at.to_str()?));
+        below.filter(|path| path.starts_with('/')).unwrap_or(path)
     }
 }
 
@@ -96,7 +106,8 @@ impl Roots {
             if view(&folder).is_none_or(|now| now != theirs) {
                 return None;
             }
-            let held = Arc::new(Held { root, _mounts });
+            let at = theirs.1.clone();
+            let held = Arc::new(Held { root, at, _mounts });
             self.open.insert(theirs.clone(), held);
         }
         let held = self.open.get(&theirs).map(Arc::clone);
@@ -165,7 +176,7 @@ impl Opened {
         let root = roots.of(tid).or_else(|| home?.root.clone());
         if let Some(root) = root {
             let ours = || files::open(Path::new(path)).filter(|_| root.our_mounts);
-            let in_root = || files::open(&files::beneath(&root.path(), path));
+            let in_root = || files::open_beneath(&root.path(), path);
             let exe = || files::open(Path::new(&format!("/proc/{tid}/exe")));
             let mapping = || {
                 let (start, end) = range.map(|range| (range.start().0, range.end().0))?;

@@ -22,6 +22,7 @@ pub(super) fn limit_name(row: &Row, facts: &Facts) -> String {
         Limited::CgroupHigh => of("memory.high"),
         Limited::AddressSpace => "RLIMIT_AS".to_owned(),
         Limited::Data => "RLIMIT_DATA".to_owned(),
+        Limited::Stack => "RLIMIT_STACK".to_owned(),
         Limited::Commit => "CommitLimit".to_owned(),
         Limited::Mappings => "vm.max_map_count".to_owned(),
         Limited::Addresses => "addresses".to_owned(),
@@ -289,6 +290,10 @@ fn near(row: &Row, facts: &Facts) -> String {
             "RLIMIT_DATA is {value}, and {decisive} of private writable memory is mapped ({share}): \
              beyond it mmap, brk and mprotect fail with ENOMEM"
         ),
+        Limited::Stack => format!(
+            "RLIMIT_STACK is {value}, and the main thread's stack is {decisive} ({share}): where it would \
+             have to grow beyond, the kernel sends SIGSEGV, and no other memory is short"
+        ),
         Limited::Commit => format!(
             "overcommit mode 2: the machine has charged {decisive} of {value} ({share}): beyond it \
              every process's mmap, brk and mprotect fail with ENOMEM"
@@ -356,6 +361,7 @@ pub fn headline(verdict: &Verdict) -> &'static str {
         Cause::CommitLimit => "the machine's commit limit can be",
         Cause::MapCount => "the limit on the number of mappings can be",
         Cause::RlimitData => "RLIMIT_DATA can be",
+        Cause::RlimitStack => "RLIMIT_STACK can be: the main thread's stack has nearly reached it",
         Cause::Unknown => "it cannot be told from what is known here",
     }
 }
@@ -387,6 +393,11 @@ pub fn next(next: &Next, facts: &Facts) -> String {
         }
         Next::Mappings => {
             "who maps so often: memtrace report --by mapping; merge mappings, or raise vm.max_map_count"
+                .to_owned()
+        }
+        Next::Stack => {
+            "what recurses so deep, or has large variables, in the main thread (a debugger's backtrace); \
+             raise ulimit -s"
                 .to_owned()
         }
         Next::Commit => {

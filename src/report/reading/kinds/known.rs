@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::abi::{MapFlags, Prot};
+use crate::abi::MapFlags;
 use crate::decode::Call;
 use crate::report::Place;
 use crate::report::recognize::{Basis, Clues, Recognized, Request, Step, Surroundings, recognize};
@@ -125,7 +125,7 @@ impl Known {
         let over = replaced.iter().find(|(over, _)| over.overlaps(range));
         clues.over = over.map(|(over, place)| (place.clone(), *over));
         if let Some(request) = clues.free_reservation() {
-            self.around.reserved(request.len);
+            self.around.reserved(request);
         }
         let id = origin.id;
         let bytes = range.len();
@@ -138,17 +138,21 @@ impl Known {
         self.mappings.insert(origin.first().id, living);
     }
 
-    pub(super) fn committed(&mut self, first: u64, range: AddrRange, prot: Prot, call: &Call) {
+    pub(super) fn committed(&mut self, first: u64, range: AddrRange, piece: &Piece, call: &Call) {
         let Some(living) = self.mappings.get_mut(&first) else {
             return;
         };
         let steps = &mut living.clues.steps;
+        if let (Call::Mmap(_), Place::Shared(name)) = (call, &piece.place) {
+            self.around.laid_over(name);
+            steps.file.get_or_insert_with(|| Arc::clone(name));
+        }
         let step: &mut Step = match call {
             Call::Mmap(mmap) if mmap.flags.contains(MapFlags::ANONYMOUS) => &mut steps.mapped,
             Call::Mprotect { .. } => &mut steps.protected,
             _ => return,
         };
-        step.take(range, prot);
+        step.take(range, piece.prot);
     }
 
     pub(super) fn released(
@@ -207,6 +211,7 @@ fn trim(clues: &mut Clues, range: AddrRange) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::Prot;
     use crate::units::Addr;
 
     fn range(start: u64, end: u64) -> AddrRange {
