@@ -267,10 +267,12 @@ fn touched_words(who: &[Label], by: &TouchedBy) -> String {
     };
     let (bytes, faults) = (Size(touches.bytes), Count(touches.faults));
     let sampled = (1..touches.recorded).contains(stacks);
-    let (how_many, about) = match sampled {
-        true => ("about ", "about "),
-        false if touches.recorded < touches.faults => ("at least ", ""),
-        false => ("", ""),
+    // Of thinned out page faults, only the recorded ones tell which pages.
+    let (how_many, about) = match (touches.recorded < touches.faults, sampled) {
+        (true, true) => ("at least about ", "about "),
+        (true, false) => ("at least ", ""),
+        (false, true) => ("about ", "about "),
+        (false, false) => ("", ""),
     };
     let taken = match sampled {
         true => format!(" ({} stack{} taken)", Count(*stacks), plural(*stacks)),
