@@ -9,6 +9,7 @@ use crate::timeline::{CallDone, Observation, Observed, Stack, read_implies_exec}
 use crate::units::{Addr, AddrRange, SpaceId, Tid};
 
 use super::super::calls::splits;
+use super::super::slot::is_plain_mmap;
 use super::super::supervisor::Verify;
 use super::observer::KernelObserver;
 use super::order::{Footprint, Order};
@@ -48,7 +49,7 @@ impl KernelObserver {
             if !space.in_flight.contains(&tid) {
                 space.in_flight.push(tid);
             }
-            self.disturb(id);
+            self.disturb_maps(id);
         }
     }
 
@@ -91,7 +92,10 @@ impl KernelObserver {
             return;
         };
         if in_call.layout {
-            self.disturb(id);
+            match result < 0 && is_plain_mmap(&in_call.call) {
+                true => self.disturb_maps(id),
+                false => self.disturb(id),
+            }
         }
         if self.skipped.is_some() {
             return self.skip_call(id, tid, time, in_call, result);

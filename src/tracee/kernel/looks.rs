@@ -91,6 +91,14 @@ impl KernelObserver {
         }
     }
 
+    /// The same by a call that has altered nothing yet: what refused another still holds.
+    pub(super) fn disturb_maps(&mut self, id: SpaceId) {
+        for look in &mut self.looks {
+            let of_map = !matches!(look.seen, Seen::Refused(..));
+            look.torn |= look.reached && look.space == id && of_map;
+        }
+    }
+
     /// A task of each space, whose files of /proc show it: a leader where there is one, which is the
     /// last to go.
     pub(super) fn readers(&self) -> Vec<(SpaceId, Tid)> {
@@ -213,7 +221,10 @@ impl KernelObserver {
             );
         }
         if let Seen::Refused(figures, evidence, time) = look.seen {
-            if !look.torn {
+            let space = self.spaces.get(&id);
+            // A call under way may have done its work already.
+            let alone = space.is_some_and(|space| space.in_flight.is_empty());
+            if alone && !look.torn {
                 self.reason_found(id, time, figures, evidence);
             }
             return;

@@ -2,7 +2,8 @@
 //! worked on.
 //!
 //! That is a few milliseconds after it at best, so it is a look like others: it counts if nothing has
-//! altered the space from the return of the call until then. A limit that was set meanwhile no record
+//! altered the space from the return of the call until then (calls that were refused themselves have
+//! not). A limit that was set meanwhile no record
 //! tells, so no cause is proven by such figures. Who fails in a loop has its reason told now and then.
 
 use crate::decode::{Fetched, RawCall};
