@@ -63,7 +63,8 @@ pub fn offers() -> Vec<Offer> {
             meaning: if tracepoints {
                 "--backend kernel observes without stopping anything"
             } else {
-                "--backend kernel cannot observe here: it needs root or CAP_PERFMON"
+                "--backend kernel cannot observe here: it needs root, or CAP_PERFMON and a \
+                 readable tracefs"
             },
         },
     ]

@@ -1,5 +1,7 @@
 //! The header of the table, and its search by address.
 
+use std::ops::Range;
+
 use super::function::Function;
 use super::read::{string_at, u32_at, u64_at};
 
@@ -155,6 +157,15 @@ impl<'a> PclnTab<'a> {
     pub fn functions(&self) -> impl Iterator<Item = Function<'a>> {
         let table = *self;
         (0..table.functions).filter_map(move |number| table.numbered(number))
+    }
+
+    /// Those that begin in `window`, by address: each from its entry to its end.
+    pub fn functions_in(&self, window: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let (table, Range { start, end }) = (*self, window.clone());
+        (0..table.functions)
+            .map_while(move |number| Some(table.entry(number)?..table.entry(number + 1)?))
+            .skip_while(move |range| range.start < start)
+            .take_while(move |range| range.start < end)
     }
 
     fn numbered(&self, number: usize) -> Option<Function<'a>> {

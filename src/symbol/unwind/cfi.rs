@@ -258,7 +258,7 @@ pub(super) fn evaluate(
             Ok(EvaluationResult::Complete) => break,
             Ok(EvaluationResult::RequiresRegister { register: it, .. }) => {
                 let value = match it {
-                    X86_64::RA => return Ok(None),
+                    X86_64::RA => machine.pc,
                     _ if usize::from(it.0) < REGISTERS => machine.register(usize::from(it.0))?,
                     _ => return Ok(None),
                 };

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::timeline::Module;
-use crate::units::{AddrRange, Tid};
+use crate::units::{Addr, AddrRange, Tid};
 
 use super::code::Code;
 use super::infer::Text;
@@ -155,9 +155,25 @@ fn new_reader() -> Option<Sender<Job>> {
 }
 
 fn from_memory(pid: Tid, range: AddrRange) -> Loaded {
-    match copied(pid, range) {
+    match copied(pid, range).or_else(|_| own_vdso(range.len())) {
         Ok(bytes) => made(Code::of_bytes(&bytes)),
         Err(_) => Loaded::Unreadable,
+    }
+}
+
+/// The vdso of this process, if it has that size: the kernel has one for all 64-bit programs, and the
+/// one whose stack it is may have ended meanwhile.
+fn own_vdso(size: u64) -> io::Result<Vec<u8>> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let line = maps.lines().find(|line| line.ends_with("[vdso]"));
+    let range = line.and_then(|line| {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        let address = |text| u64::from_str_radix(text, 16).ok().map(Addr);
+        AddrRange::new(address(start)?, address(end)?)
+    });
+    match range.filter(|range| range.len() == size) {
+        Some(range) => copied(Tid(std::process::id() as i32), range),
+        None => Err(io::ErrorKind::NotFound.into()),
     }
 }
 

@@ -82,6 +82,8 @@ pub(super) enum Value {
 pub(super) struct Machine<'a> {
     raw: &'a RawStack,
     values: [Value; REGISTERS],
+    /// Where the frame is, as expressions see it: those of a PLT ask how far its code has come.
+    pub(super) pc: u64,
     used: Used,
 }
 
@@ -94,6 +96,7 @@ impl<'a> Machine<'a> {
         Machine {
             raw,
             values,
+            pc: raw.registers.pc,
             used: Used::default(),
         }
     }

@@ -131,6 +131,7 @@ impl<'a> Walk<'a> {
             if DEEPEST <= sites.len() {
                 break StackEnd::Deep;
             }
+            walk.machine.pc = at.pc;
             let step = match mapping {
                 None => Err(StackEnd::Lost),
                 Some(mapping) if walk.compat => walk.by_instructions(at, mapping),

@@ -60,6 +60,17 @@ impl KernelObserver {
         }
     }
 
+    /// A ring was full: what came then may be lost, and a record that says so may be long in coming.
+    pub(super) fn may_have_lost(&mut self) {
+        (self.lost, self.census) = (true, None);
+        for space in self.spaces.values_mut() {
+            (space.doubt, space.contradicted) = (true, true);
+        }
+        for look in &mut self.looks {
+            look.torn |= !look.still;
+        }
+    }
+
     /// The launched program, if it has begun: the records of that may be among the lost ones.
     pub(super) fn begins_unseen(&mut self, pid: Tid, time: u64, ended: bool) {
         let exe = procfs::exe(pid);

@@ -193,6 +193,9 @@ impl KernelObserver {
         loop {
             let execs = self.rings.drain();
             self.look_early(execs);
+            if std::mem::take(&mut self.rings.overflowed) {
+                self.may_have_lost();
+            }
             if self.rings.is_full() {
                 self.skip();
             }

@@ -27,6 +27,8 @@ use super::tracefs::{Point, Tracepoint, Wanted, callers_filter, tracepoints};
 const ALL_RINGS: usize = 64 << 20;
 const LARGE_RING: usize = 16 << 20;
 const SMALLEST_RING: usize = 256 << 10;
+/// No record is larger: its size is a number of 16 bits.
+const LARGEST_RECORD: usize = 64 << 10;
 /// What they may grow to where a CPU tells so much that its ring is half full when it is read: all
 /// together, and each.
 const ALL_GROWN: usize = 256 << 20;
@@ -91,6 +93,9 @@ pub struct Rings {
     /// Processes whose records are wanted.
     pub(super) watched: Tids,
     asked: u64,
+    /// A ring was found full. The kernel counts what did not fit by a record in front of the next one,
+    /// which may be long in coming.
+    pub(super) overflowed: bool,
 }
 
 /// CLOCK_MONOTONIC in nanoseconds, which is the clock of the records.
@@ -101,9 +106,14 @@ pub(super) fn now() -> u64 {
     })
 }
 
-/// CPUs that are online: `0-3,8`.
+/// CPUs that are online: `0-3,8`; without /sys, those that have a line in /proc/stat.
 fn online() -> Vec<usize> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let Ok(text) = std::fs::read_to_string("/sys/devices/system/cpu/online") else {
+        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let name = |line: &str| line.split(' ').next()?.strip_prefix("cpu")?.parse().ok();
+        let cpus: Vec<usize> = stat.lines().filter_map(name).collect();
+        return if cpus.is_empty() { vec![0] } else { cpus };
+    };
     let number = |text: &str| text.trim().parse::<usize>().ok();
     let span = |part: &str| match part.split_once('-') {
         Some((first, last)) => Some(number(first)?..=number(last)?),
@@ -176,6 +186,7 @@ impl Rings {
             fault_stacks: StackBudget::default(),
             watched: Tids::default(),
             asked: now(),
+            overflowed: false,
         };
         let mut size = share(online().len());
         for number in online() {
@@ -321,7 +332,10 @@ impl Rings {
             }
             stream.scan(&self.points, &mut self.watched, &mut found);
             match stream.replaced {
-                None if stream.size() / 2 < taken => fill.push(index),
+                None if stream.size() / 2 < taken => {
+                    self.overflowed |= !stream.sampled && stream.size() < taken + LARGEST_RECORD;
+                    fill.push(index);
+                }
                 Some(at) if at + READ_ON < began && stream.backlog() == 0 => *place = None,
                 _ => {}
             }

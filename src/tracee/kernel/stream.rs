@@ -23,7 +23,7 @@ pub(super) struct Stream {
     /// Bytes before this one have been scanned for what must be known at once.
     scanned: usize,
     /// Nothing depends on what is lost of it.
-    sampled: bool,
+    pub(super) sampled: bool,
     /// Since then its events write to another.
     pub(super) replaced: Option<u64>,
 }

@@ -93,7 +93,9 @@ pub(super) fn tracepoints(wanted: &Wanted) -> Result<Vec<Tracepoint>, TraceError
     let mounted = mounted().map(|root| read(&root, wanted));
     let found = match mounted {
         Some(Ok(found)) => Ok(found),
-        _ => read_privately(wanted),
+        // Where it is mounted, what forbids to read it there says more than what forbids to mount it.
+        Some(Err(error)) => read_privately(wanted).map_err(|_| error),
+        None => read_privately(wanted),
     };
     found.map_err(|error| TraceError::Kernel {
         reason: format!(

@@ -1,5 +1,6 @@
 //! Where functions begin, by the symbols of a file.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -13,13 +14,15 @@ use object::{FileKind, LittleEndian, ReadCache};
 
 /// A longer name is none.
 const LONGEST_NAME: usize = 1024;
+/// Tables of names up to this size are read at once; of larger ones, each name for itself.
+const LARGE_NAMES: u64 = 16 << 20;
 
 /// What may be a function.
 #[derive(Debug)]
 struct Symbol {
     range: Range<u64>,
-    /// Where in the file its name is, if it is certainly a function.
-    name: Option<u64>,
+    /// Its name, if it is certainly a function.
+    name: Option<Name>,
     /// Only its own file's code knows it.
     local: bool,
 }
@@ -36,9 +39,10 @@ impl Functions {
     /// Those that begin in `window`.
     pub(super) fn of(file: &File, window: &Range<u64>) -> Functions {
         let mut found = Functions::default();
+        let mut names = Names::new(file);
         for symbol in symbols(file, |start| window.contains(&start)) {
             let name = symbol.name.filter(|_| symbol.local);
-            let name = name.and_then(|at| name_at(file, at));
+            let name = name.and_then(|name| names.at(name));
             match name.as_deref().and_then(whole) {
                 Some(whole) => found.parts.push((symbol.range, whole.to_vec())),
                 None => found.whole.push(symbol.range),
@@ -50,20 +54,60 @@ impl Functions {
     /// Where functions of that name begin: several files may have one.
     pub(super) fn named(file: &File, name: &[u8]) -> Vec<u64> {
         let functions = symbols(file, |_| true).into_iter();
+        let mut names = Names::new(file);
         let is_it = |function: &Symbol| {
-            let found = function.name.and_then(|at| name_at(file, at));
-            found.is_some_and(|found| found == name)
+            let found = function.name.and_then(|at| names.at(at));
+            found.is_some_and(|found| *found == *name)
         };
         functions.filter(is_it).map(|it| it.range.start).collect()
     }
 }
 
-fn name_at(file: &File, at: u64) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; LONGEST_NAME];
-    let count = file.read_at(&mut bytes, at).ok()?;
-    let end = bytes[..count].iter().position(|&byte| byte == 0)?;
-    bytes.truncate(end);
-    Some(bytes)
+/// Where a name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Name {
+    /// Offset and size in the file of the table that holds it.
+    table: (u64, u64),
+    /// Offset in the table.
+    at: u64,
+}
+
+/// Names of symbols, read as they are asked for.
+struct Names<'a> {
+    file: &'a File,
+    /// The table that was last read whole.
+    table: Option<((u64, u64), Vec<u8>)>,
+}
+
+impl Names<'_> {
+    fn new(file: &File) -> Names<'_> {
+        Names { file, table: None }
+    }
+
+    fn at(&mut self, Name { table, at }: Name) -> Option<Cow<'_, [u8]>> {
+        let (offset, size) = table;
+        if LARGE_NAMES < size {
+            let mut bytes = vec![0; LONGEST_NAME];
+            let count = self
+                .file
+                .read_at(&mut bytes, offset.checked_add(at)?)
+                .ok()?;
+            let end = bytes[..count].iter().position(|&byte| byte == 0)?;
+            bytes.truncate(end);
+            return Some(Cow::Owned(bytes));
+        }
+        if self.table.as_ref().is_none_or(|(last, _)| *last != table) {
+            let mut bytes = vec![0; usize::try_from(size).ok()?];
+            let count = self.file.read_at(&mut bytes, offset).unwrap_or(0);
+            bytes.truncate(count);
+            self.table = Some((table, bytes));
+        }
+        let (_, bytes) = self.table.as_ref()?;
+        let rest = bytes.get(usize::try_from(at).ok()?..)?;
+        let name = &rest[..rest.len().min(LONGEST_NAME)];
+        let end = name.iter().position(|&byte| byte == 0)?;
+        Some(Cow::Borrowed(&name[..end]))
+    }
 }
 
 /// The code of a file and its address.
@@ -118,8 +162,8 @@ fn symbols_in<Header: FileHeader<Endian = LittleEndian>>(
                 continue;
             }
             let size: u64 = symbol.st_size(endian).into();
-            let name =
-                names.and_then(|(names, _)| names.checked_add(symbol.st_name(endian).into()));
+            let at = symbol.st_name(endian).into();
+            let name = names.map(|table| Name { table, at });
             found.push(Symbol {
                 range: start..start.saturating_add(size),
                 name: name.filter(|_| kind == STT_FUNC),

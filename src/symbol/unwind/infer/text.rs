@@ -115,11 +115,8 @@ impl Text {
             known = patiently(move || Functions::of(&file, &window)).unwrap_or_default();
         }
         // Stripped files name none else.
-        let go = go.iter().flat_map(PclnTab::functions);
-        let go = go.map(|it| it.entry()..it.end());
-        known
-            .whole
-            .extend(go.filter(|it| window.contains(&it.start)));
+        let go = go.iter().flat_map(|table| table.functions_in(&window));
+        known.whole.extend(go);
         known.whole.retain(|it| self.offset(it.start).is_some());
         self.functions = ordered(known.whole);
         self.parts = known.parts;
