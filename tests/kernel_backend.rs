@@ -103,6 +103,22 @@ fn threads_being_created_meanwhile_are_watched() {
 }
 
 #[test]
+fn stacks_are_recorded_although_threads_end_meanwhile() {
+    if !is_offered() {
+        return;
+    }
+    let target = Target::start(4, "churn");
+    for _ in 0..5 {
+        let options = [KERNEL, &["-k", "--touch", "--duration", "100ms"]].concat();
+        let Traced { ended, report } = Attached::begin(&[target.pid()], &options).end();
+        assert_eq!(ended.status(), 0, "{ended:?}");
+        assert_eq!(report.0["backend"], "kernel");
+    }
+    target.is_untouched();
+    target.ends_well();
+}
+
+#[test]
 fn a_sleeping_process_sleeps_on() {
     if !is_offered() {
         return;

@@ -34,8 +34,9 @@ const LARGEST_RECORD: usize = 64 << 10;
 const ALL_GROWN: usize = 256 << 20;
 const LARGEST_RING: usize = 64 << 20;
 const GROWS_BY: usize = 4;
-/// What was read and not yet worked on, at most: beyond that, calls are no longer told. Were even
-/// that too slow, the rings would fill, and the kernel count what is lost.
+/// What was read and not yet worked on: beyond half of that, calls are no longer told, and beyond all
+/// of it no more is read while there is something to work on. Were even that too slow, the rings would
+/// fill, and the kernel count what is lost.
 const BACKLOG: usize = 128 << 20;
 /// How much of a stack is copied.
 pub(super) const STACK: u32 = 16 << 10;
@@ -266,7 +267,11 @@ impl Rings {
                     perf::redirect(event.as_fd(), stream.holder())?;
                     Ok(event)
                 });
-                let opened = opened.map_err(|error| refused(&error))?;
+                let opened = match opened {
+                    // It has ended meanwhile.
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+                    opened => opened.map_err(|error| refused(&error))?,
+                };
                 match of_fault {
                     true => cpu.fault_stacks.push(opened),
                     false => cpu.of_tasks.push(opened),
@@ -317,7 +322,8 @@ impl Rings {
     /// their new map can be looked at.
     pub(super) fn drain(&mut self) -> Vec<Tid> {
         let began = now();
-        if BACKLOG < self.backlog() {
+        // If none of it can be worked on, more must be read to know that nothing is before it.
+        if BACKLOG < self.backlog() && self.has_ready() {
             return Vec::new();
         }
         self.horizon = began.saturating_sub(SLACK);
