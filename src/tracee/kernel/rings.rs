@@ -68,6 +68,20 @@ struct Cpu {
 }
 
 impl Cpu {
+    /// One whose events write to that stream.
+    fn new(number: usize, stream: usize, events: Vec<OwnedFd>) -> Cpu {
+        Cpu {
+            number,
+            stream,
+            events,
+            of_tasks: Vec::new(),
+            fault_stacks: Vec::new(),
+            stacks_stream: None,
+            enabled: 0,
+            largest: false,
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = &OwnedFd> {
         let events = self.events.iter();
         events.chain(&self.of_tasks).chain(&self.fault_stacks)
@@ -199,16 +213,9 @@ impl Rings {
                 }
             };
             let events = rings.events(number, &stream)?;
-            rings.cpus.push(Cpu {
-                number,
-                stream: rings.streams.len(),
-                events,
-                of_tasks: Vec::new(),
-                fault_stacks: Vec::new(),
-                stacks_stream: None,
-                enabled: 0,
-                largest: false,
-            });
+            rings
+                .cpus
+                .push(Cpu::new(number, rings.streams.len(), events));
             rings.streams.push(Some(stream));
         }
         Ok(rings)
@@ -420,16 +427,8 @@ impl Rings {
                 None => {
                     let stream = Stream::open(number, SMALLEST_RING)?;
                     let events = self.events(number, &stream)?;
-                    self.cpus.push(Cpu {
-                        number,
-                        stream: self.streams.len(),
-                        events,
-                        of_tasks: Vec::new(),
-                        fault_stacks: Vec::new(),
-                        stacks_stream: None,
-                        enabled: 0,
-                        largest: false,
-                    });
+                    let place = self.streams.len();
+                    self.cpus.push(Cpu::new(number, place, events));
                     self.streams.push(Some(stream));
                     any = true;
                 }
