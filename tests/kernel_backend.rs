@@ -17,20 +17,6 @@ use support::*;
 
 const KERNEL: &[&str] = &["--backend", "kernel"];
 
-/// Whether the kernel can be asked here; says so if not.
-fn is_offered() -> bool {
-    let tried = run(&mut memtrace(
-        &["-qq", "--backend", "kernel"],
-        &["/bin/true"],
-    ));
-    if tried.stderr.contains("cannot observe here") {
-        skipped(tried.stderr.trim());
-        return false;
-    }
-    assert_eq!(tried.status(), 0, "{}", tried.stderr);
-    true
-}
-
 /// Attaches by the kernel's means, and waits until the process is watched.
 fn watching(pid: i32, log: &Path) -> Attached {
     let log_name = log.to_str().expect("UTF-8");
@@ -66,7 +52,7 @@ fn assert_exact_but_for_ends(report: &Report) {
 /// Watches for a while, stops by `signal`, and wants everything as before.
 #[track_caller]
 fn comes_and_goes(threads: usize, mode: &str, signal: i32) {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -104,7 +90,7 @@ fn threads_being_created_meanwhile_are_watched() {
 
 #[test]
 fn stacks_are_recorded_although_threads_end_meanwhile() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let target = Target::start(4, "churn");
@@ -120,7 +106,7 @@ fn stacks_are_recorded_although_threads_end_meanwhile() {
 
 #[test]
 fn a_sleeping_process_sleeps_on() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let target = Target::start(1, "sleep");
@@ -162,7 +148,7 @@ fn calls(options: &[&str], program: &[&str]) -> Vec<Vec<String>> {
 
 #[test]
 fn a_single_thread_is_told_of_as_by_ptrace() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let pairs = tracee("pairs");
@@ -183,7 +169,7 @@ fn a_single_thread_is_told_of_as_by_ptrace() {
 
 #[test]
 fn storms_of_threads_and_forks_leave_no_drift() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let lines: [&[&str]; 4] = [
@@ -204,7 +190,7 @@ fn storms_of_threads_and_forks_leave_no_drift() {
 
 #[test]
 fn a_launched_program_is_let_go_and_runs_on() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let options = [KERNEL, &["--duration", "2s"]].concat();
@@ -225,7 +211,7 @@ fn a_launched_program_is_let_go_and_runs_on() {
 
 #[test]
 fn exit_statuses_are_the_programs_own() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let status =
@@ -238,7 +224,7 @@ fn exit_statuses_are_the_programs_own() {
 
 #[test]
 fn a_process_that_is_traced_already_can_be_watched() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -257,7 +243,7 @@ fn a_process_that_is_traced_already_can_be_watched() {
 
 #[test]
 fn a_killed_memtrace_leaves_nothing_behind() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let mounts = || fs::read_to_string("/proc/self/mounts").expect("mounts");
@@ -292,7 +278,7 @@ for round in range(2):
 
 #[test]
 fn what_is_resident_is_told_as_the_kernel_counts_it() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let Ok(python) = Command::new("python3").arg("-V").output() else {
@@ -371,7 +357,7 @@ fn life_of_touched(options: &[&str], name: &str) -> (Value, u64) {
 
 #[test]
 fn what_was_touched_of_a_reservation_is_what_is_resident_of_it() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -406,7 +392,7 @@ fn what_was_touched_of_a_reservation_is_what_is_resident_of_it() {
 
 #[test]
 fn it_is_told_who_reserved_who_committed_and_who_touched() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -471,7 +457,7 @@ fn owners(options: &[&str], program: &[&str]) -> Vec<(String, u64)> {
 
 #[test]
 fn the_same_stacks_are_told_as_by_ptrace() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let pairs = tracee("pairs");
@@ -501,7 +487,7 @@ fn said(target: &Target, options: &[&str]) -> String {
 
 #[test]
 fn a_running_process_is_watched_by_the_kernel_unless_only_a_tracer_can_tell() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let target = Target::start(1, "work");
@@ -568,7 +554,7 @@ fn refused(options: &[&str], pid: i32) -> String {
 
 #[test]
 fn what_has_no_address_space_is_refused_in_one_line() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     if status_line(2, "Name").as_deref() == Some("kthreadd") {
@@ -585,7 +571,7 @@ fn what_has_no_address_space_is_refused_in_one_line() {
 
 #[test]
 fn a_32_bit_program_is_refused_and_left_to_ptrace() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -617,7 +603,7 @@ fn a_32_bit_program_is_refused_and_left_to_ptrace() {
 
 #[test]
 fn rings_that_do_not_fit_into_the_limit_are_refused_in_one_line() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     if !is_root() {

@@ -32,20 +32,6 @@ fn alone() -> MutexGuard<'static, ()> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Whether the kernel can be asked here; says so if not.
-fn is_offered() -> bool {
-    let tried = run(&mut memtrace(
-        &["-qq", "--backend", "kernel"],
-        &["/bin/true"],
-    ));
-    if tried.stderr.contains("cannot observe here") {
-        skipped(tried.stderr.trim());
-        return false;
-    }
-    assert_eq!(tried.status(), 0, "{}", tried.stderr);
-    true
-}
-
 /// `fixtures/tracees/bursts.rs`, and what it is asked for.
 struct Bursts {
     words: File,
@@ -292,7 +278,7 @@ enum Storm {
 /// Attaches, loses what cannot be kept, and wants all to be known again.
 #[track_caller]
 fn loses_and_recovers(options: &[&str], storm: Storm) {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let _alone = alone();
@@ -371,7 +357,7 @@ fn launched(
 
 #[test]
 fn a_launched_program_whose_records_are_lost_is_watched_to_its_end() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let _alone = alone();
@@ -390,7 +376,7 @@ fn a_launched_program_whose_records_are_lost_is_watched_to_its_end() {
 
 #[test]
 fn a_launched_program_whose_end_is_lost_has_ended() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let _alone = alone();
@@ -491,7 +477,7 @@ fn begins_unseen(
 
 #[test]
 fn a_program_whose_begin_is_lost_is_found() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let _alone = alone();
@@ -525,7 +511,7 @@ fn a_program_whose_begin_is_lost_is_found() {
 
 #[test]
 fn a_program_of_which_all_is_lost_has_its_status() {
-    if !is_offered() {
+    if !kernel_is_offered() {
         return;
     }
     let _alone = alone();

@@ -249,6 +249,20 @@ pub fn run(command: &mut Command) -> Ended {
     Running::start(command).end()
 }
 
+/// Whether the kernel can be asked to observe here; says so if not.
+pub fn kernel_is_offered() -> bool {
+    let tried = run(&mut memtrace(
+        &["-qq", "--backend", "kernel"],
+        &["/bin/true"],
+    ));
+    if tried.stderr.contains("cannot observe here") {
+        skipped(tried.stderr.trim());
+        return false;
+    }
+    assert_eq!(tried.status(), 0, "{}", tried.stderr);
+    true
+}
+
 /// Waits until `happened`, far longer than it can take.
 #[track_caller]
 pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
