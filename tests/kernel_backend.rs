@@ -45,7 +45,7 @@ fn assert_exact_but_for(report: &Report, known: &[&str]) {
 /// As exact as can be told where nothing stands still at its end: no last look at what ended.
 #[track_caller]
 fn assert_exact_but_for_ends(report: &Report) {
-    let ends = [&[UNSEEN, UNCHECKED, "resident is"], UNOPTIMIZED].concat();
+    let ends = [&[UNSEEN, UNCHECKED, INEXACT, "resident is"], UNOPTIMIZED].concat();
     assert_exact_but_for(report, &ends);
 }
 
@@ -186,6 +186,75 @@ fn storms_of_threads_and_forks_leave_no_drift() {
         assert_eq!(ended.status(), 0, "{line:?}: {}", ended.stderr);
         assert_exact_but_for_ends(&report);
     }
+}
+
+/// Whether the kernel's books can be listened to: by who is asked for `kernel_is_offered`.
+fn books_are_open() -> bool {
+    let program = tracee("pairs");
+    let Traced { report, .. } = traced(&[&["-q"], KERNEL].concat(), &[&program]);
+    let open = !report.spaces()[0]["verify"]["kernel_peak"].is_null();
+    if !open {
+        skipped("taskstats: not in the first namespaces, or no CAP_NET_ADMIN");
+    }
+    open
+}
+
+#[test]
+fn the_peaks_of_what_ended_are_those_of_the_kernels_own_books() {
+    if !kernel_is_offered() || !books_are_open() {
+        return;
+    }
+    // The first four change nothing that a record does not tell, the others let stacks grow and exec.
+    for name in [
+        "forkstorm",
+        "clones",
+        "commit",
+        "exits",
+        "growstack",
+        "execs",
+        "filters",
+    ] {
+        let Traced { ended, report } = traced(&[&["-q"], KERNEL].concat(), &[&tracee(name)]);
+        let mut checked = 0;
+        for space in report
+            .spaces()
+            .iter()
+            .filter(|space| space["ended"] == "exit")
+        {
+            let (here, kernel) = (&space["mapped"]["peak"], &space["verify"]["kernel_peak"]);
+            assert_eq!(here, kernel, "{name}: {space}");
+            let (resident, parts) = (&space["resident"]["peak"], &space["resident"]["peak_exact"]);
+            assert!(
+                0 < bytes(resident) && bytes(resident) <= bytes(here),
+                "{name}: {space}"
+            );
+            assert_eq!(parts, true, "{name}: {space}");
+            checked += 1;
+        }
+        assert!(0 < checked, "{name}: {ended:?}");
+    }
+}
+
+#[test]
+fn calls_that_no_tracepoint_shows_are_found_by_the_kernels_books() {
+    if !kernel_is_offered() || !books_are_open() {
+        return;
+    }
+    let program = tracee("int80");
+    let untraced = run(Command::new(&program).arg("old_mmap"));
+    if untraced.status() != 0 {
+        return skipped("this kernel has no int $0x80");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace");
+    let trace = trace.to_str().expect("UTF-8");
+    let options = [KERNEL, &["-qq", "-o", trace]].concat();
+    assert_eq!(run(&mut memtrace(&options, &[&program])).status(), 0);
+    let text = run(&mut memtrace::<&str>(&["report", trace], &[])).stdout;
+    assert!(
+        text.contains("INEXACT: ") && text.contains("peaks differ from the kernel's"),
+        "{text}"
+    );
 }
 
 #[test]

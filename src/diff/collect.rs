@@ -143,6 +143,7 @@ impl Collector {
             EventKind::CallEntered { .. }
             | EventKind::Sample(_)
             | EventKind::Touched(_)
+            | EventKind::HighWater(_)
             | EventKind::Signal(_)
             | EventKind::Note(_)
             | EventKind::Lost(_)

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::report::SpaceReport;
+
 use super::Recorded;
 
 /// What makes the figures less than certain, in sentences.
@@ -22,6 +24,14 @@ pub(super) fn doubts(before: &[Recorded], after: &[Recorded]) -> Vec<String> {
             }
             if report.spaces.iter().any(|space| 0 < space.verify.drift.0) {
                 doubts.push(format!("{which}: the model drifted from the kernel's map"));
+            }
+            let inexact = |space: &&SpaceReport| space.peak_agrees() == Some(false);
+            let inexact = report.spaces.iter().filter(inexact);
+            if let Some(most) = inexact.map(SpaceReport::peak_differs_by).max() {
+                doubts.push(format!(
+                    "{which}: the peak of mapped differs from the kernel's by up to {} bytes",
+                    most.0
+                ));
             }
             if 0 < run.steps.left_out {
                 let left_out = run.steps.left_out;

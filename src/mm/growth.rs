@@ -19,8 +19,15 @@ pub(super) fn growth(space: &AddressSpace, line: &MapsEntry) -> Option<Change> {
         return None;
     }
     let stack = space.at(Addr(line.range.end().0.saturating_sub(1)))?;
-    let grown = AddrRange::new(line.range.start(), stack.range.start())?;
-    let told = stack.flags.growsdown && stack.key() == line.key() && space.is_free(grown);
+    grown_to(space, line.range).filter(|_| stack.key() == line.key())
+}
+
+/// The growth of the stack that is now at `range`; `None` if no stack is known there, or one that is
+/// as large.
+pub fn grown_to(space: &AddressSpace, range: AddrRange) -> Option<Change> {
+    let stack = space.at(Addr(range.end().0.saturating_sub(1)))?;
+    let grown = AddrRange::new(range.start(), stack.range.start())?;
+    let told = stack.flags.growsdown && space.is_free(grown);
     told.then_some(Change::Grow(grown))
 }
 

@@ -22,6 +22,7 @@ pub use change::{Change, Span, Verb};
 pub use compare::{Comparison, Difference, compare};
 pub use effect::{Context, Effect, Evidence, effect};
 pub use evidence::evidence_wanted;
+pub use growth::grown_to;
 pub use maps::{MapsEntry, MapsError, SmapsInfo, Snapshot, parse_maps, parse_smaps};
 pub use space::AddressSpace;
 pub use vma::{Backing, Category, FileId, Vma, VmaFlags};

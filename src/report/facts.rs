@@ -245,6 +245,22 @@ pub struct SpaceReport {
 impl SpaceReport {
     /// Spaces of which everything is kept.
     pub const DETAILED: usize = 512;
+
+    /// Whether the most that was ever mapped is what the kernel's own books say, which is a check of
+    /// every step that led there; `None` where they were not read, or know what was before the trace.
+    pub fn peak_agrees(&self) -> Option<bool> {
+        let kernel = self.verify.kernel_peak.filter(|_| self.known)?;
+        match self.mapped.peak == kernel {
+            false if self.began == Began::Attach => None,
+            agrees => Some(agrees),
+        }
+    }
+
+    /// By how much it differs where it does not agree.
+    pub fn peak_differs_by(&self) -> Bytes {
+        let kernel = self.verify.kernel_peak.unwrap_or_default();
+        Bytes(self.mapped.peak.0.abs_diff(kernel.0))
+    }
 }
 
 /// Bytes counted against the commit limit.
@@ -279,6 +295,14 @@ pub struct ResidentReport {
     pub swap: Option<Bytes>,
     /// Number of measurements.
     pub samples: u64,
+}
+
+impl ResidentReport {
+    /// At the last measurement, if there was one: of a process that lived for a moment only the
+    /// kernel's own mark may be known.
+    pub fn last(&self) -> Option<Bytes> {
+        (0 < self.samples).then_some(self.end)
+    }
 }
 
 /// Resident memory by kind, at one instant.
@@ -324,6 +348,8 @@ pub struct Verify {
     pub differences: Vec<Difference>,
     /// Spans beyond those.
     pub more_differences: u64,
+    /// The most that was ever mapped by the kernel's own books, of a space whose end they told of.
+    pub kernel_peak: Option<Bytes>,
 }
 
 impl Verify {

@@ -363,7 +363,7 @@ pub(super) fn touches(of: &Touches) -> Value {
 fn resident(resident: Option<&ResidentReport>) -> Value {
     let parts = resident.and_then(|resident| resident.parts);
     json!({
-        "end": resident.map(|resident| resident.end.0),
+        "end": resident.and_then(ResidentReport::last).map(|end| end.0),
         "peak": resident.map(|resident| resident.peak.0),
         "anon": parts.map(|parts| parts.anon.0),
         "file": parts.map(|parts| parts.file.0),
@@ -400,6 +400,7 @@ fn verify(verify: &Verify) -> Value {
         grown,
         differences,
         more_differences,
+        kernel_peak,
     } = verify;
     json!({
         "checks": checks,
@@ -409,6 +410,7 @@ fn verify(verify: &Verify) -> Value {
         "differences": differences.iter().map(difference).collect::<Vec<_>>(),
         "more_differences": more_differences,
         "doubts": doubts,
+        "kernel_peak": kernel_peak.map(|peak| peak.0),
     })
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::mm::{Flow, Span, Totals, Verb};
 use crate::timeline::{
-    Began, CallEvent, CheckCause, Checked, Ended, Resident, SpaceState, TaskEnd, TouchEvent,
+    Began, CallEvent, CheckCause, Checked, Ended, HighWater, Resident, SpaceState, TaskEnd,
+    TouchEvent,
 };
 use crate::units::{Bytes, SpaceId, Tid, Timestamp};
 
@@ -177,9 +178,10 @@ impl Living {
         } = checked;
         let verify = &mut self.report.verify;
         match cause {
-            CheckCause::Doubt => verify.doubts += 1,
-            CheckCause::Exit | CheckCause::Exec | CheckCause::Detach | CheckCause::Asked => {
-                verify.checks += 1;
+            None => {}
+            Some(CheckCause::Doubt) => verify.doubts += 1,
+            Some(CheckCause::Exit | CheckCause::Exec | CheckCause::Detach | CheckCause::Asked) => {
+                verify.checks += 1
             }
         }
         verify.drift += *drift;
@@ -229,6 +231,16 @@ impl Living {
                 measured: time,
             });
         }
+    }
+
+    pub(super) fn high_water(&mut self, high_water: &HighWater, time: Timestamp) {
+        let HighWater { mapped, resident } = *high_water;
+        self.report.verify.kernel_peak = Some(mapped);
+        let report = self.report.resident.get_or_insert_default();
+        if report.peak < resident {
+            (report.peak, report.peak_time) = (resident, time);
+        }
+        report.peak_exact = true;
     }
 
     pub(super) fn touched(&mut self, touch: &TouchEvent) {

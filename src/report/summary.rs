@@ -104,6 +104,17 @@ impl Summary {
                     self.report.tree.resident.at_least(high_water.0, at);
                 }
             }
+            EventKind::HighWater(high_water) => {
+                let by = made(Made::Checked);
+                self.alter(*space, *time, by, |living| {
+                    living.high_water(high_water, *time)
+                });
+                let at = (*time, *space, by);
+                self.report
+                    .tree
+                    .resident
+                    .at_least(high_water.resident.0, at);
+            }
             EventKind::Touched(touch) => {
                 if let Some(living) = self.living.get_mut(space) {
                     living.touched(touch);

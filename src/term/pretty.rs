@@ -322,7 +322,7 @@ impl<W: Write> Pretty<W> {
                 Role::Alarm,
                 format_args!("DRIFT: {drift} differ from the kernel's map"),
             )?;
-        } else if seen.resynced.0 > 0 && seen.cause == CheckCause::Doubt {
+        } else if seen.resynced.0 > 0 && seen.cause == Some(CheckCause::Doubt) {
             let resynced = Size(seen.resynced);
             self.remark(
                 event,
@@ -415,6 +415,7 @@ impl<W: Write> Sink for Pretty<W> {
             | EventKind::SpaceEnded { .. }
             | EventKind::Sample(_)
             | EventKind::Touched(_)
+            | EventKind::HighWater(_)
             | EventKind::File(_) => Ok(()),
         }
     }

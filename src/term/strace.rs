@@ -318,6 +318,7 @@ impl<W: Write> Sink for StraceFormat<W> {
             | EventKind::SpaceEnded { .. }
             | EventKind::Sample(_)
             | EventKind::Touched(_)
+            | EventKind::HighWater(_)
             | EventKind::Checked(_)
             | EventKind::Note(_)
             | EventKind::Lost(_)

@@ -7,8 +7,8 @@ use crate::mm::{Difference, Flow, Span, Totals};
 use crate::units::{Addr, Bytes, SpaceId, StackId, Tid, Timestamp};
 
 use super::{
-    Began, CheckCause, Ended, Failure, FileSeen, Observation, Resident, SignalSeen, TaskEnd,
-    TaskOrigin, Timeline,
+    Began, CheckCause, Ended, Failure, FileSeen, HighWater, Observation, Resident, SignalSeen,
+    TaskEnd, TaskOrigin, Timeline,
 };
 
 /// One event of a timeline.
@@ -74,6 +74,8 @@ pub enum EventKind {
     Sample(Resident),
     /// A page was touched that was not there.
     Touched(TouchEvent),
+    /// The kernel's own peaks of a space that is about to end.
+    HighWater(HighWater),
     /// The model was compared with the kernel's map.
     Checked(Checked),
     /// A signal.
@@ -129,8 +131,8 @@ pub struct TouchEvent {
 /// The outcome of one comparison with the kernel's map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
-    /// Why it was made.
-    pub cause: CheckCause,
+    /// Why it was made; `None` if nothing was compared, but the kernel told how far a stack has grown.
+    pub cause: Option<CheckCause>,
     /// Bytes that differed (0 for a check made on doubt, whose differences were expected).
     pub drift: Bytes,
     /// Bytes taken over from the kernel to correct the model.

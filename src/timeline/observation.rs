@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::decode::{Fetched, RawCall};
 use crate::mm::{Evidence, FileId, Snapshot};
-use crate::units::{Addr, Bytes, SpaceId, Tid, Timestamp};
+use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
 use super::{Figures, Module, NamesSeen, Stack, StackSeen};
 
@@ -51,6 +51,13 @@ pub enum Observed {
         /// What the kernel showed.
         snapshot: Snapshot,
     },
+    /// A page fault has extended a stack downwards, which no call tells.
+    Grown {
+        /// Which.
+        space: SpaceId,
+        /// Where the whole of its mapping is now.
+        stack: AddrRange,
+    },
     /// Physical memory, measured.
     Resident {
         /// Which.
@@ -60,6 +67,13 @@ pub enum Observed {
     },
     /// A page was touched that was not there, or not there for what was wanted.
     Touched(Touched),
+    /// What the kernel itself kept of the space that is about to end.
+    HighWater {
+        /// Which.
+        space: SpaceId,
+        /// The figures.
+        high_water: HighWater,
+    },
     /// A task has called execve successfully. The new space follows as `SpaceBegan`.
     Exec {
         /// The task that goes on, now its process's leader.
@@ -260,6 +274,16 @@ pub struct Resident {
     pub mapped: Option<Bytes>,
     /// VmSwap, which is not resident: where status was read or the kernel's own counts were.
     pub swap: Option<Bytes>,
+}
+
+/// The kernel's own peaks over the life of a space, exact to its units (KiB): `hiwater_vm` and
+/// `hiwater_rss` of taskstats (Documentation/accounting/taskstats-struct.rst).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HighWater {
+    /// Most ever mapped: VmPeak.
+    pub mapped: Bytes,
+    /// Most ever resident: VmHWM.
+    pub resident: Bytes,
 }
 
 /// A page fault. See [`Observed::Touched`].

@@ -3,7 +3,7 @@
 use crate::abi::{Abi, CALLS};
 use crate::decode::RawCall;
 use crate::mm::{Snapshot, Verb, parse_maps, parse_smaps};
-use crate::units::{Addr, SpaceId, Tid, Timestamp};
+use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
 use super::{
     Began, CallDone, CallEvent, CheckCause, Checked, Ended, Event, EventKind, Observation,
@@ -353,6 +353,30 @@ fn growth_that_a_call_of_another_thread_altered_is_growth_and_keeps_growing() {
     let grown = "00017000-0001c000 ---p 00000000 00:00 0 \n";
     let checked = trace.check(1, CheckCause::Exit, grown);
     assert_eq!((checked.drift.0, checked.grown.0), (0, 0x1000));
+}
+
+#[test]
+fn a_stack_grows_when_the_kernel_says_so_and_nothing_else_does() {
+    let maps = "10000-14000 rw-p 00000000 00:00 0\n20000-24000 rw-p 00000000 00:00 0 [stack]\n";
+    let mut trace = Trace::of_a_program(maps);
+    let space = SpaceId(1);
+    let grown = |trace: &mut Trace, start, end| {
+        let before = trace.events.len();
+        let stack = AddrRange::new(Addr(start), Addr(end)).expect("a range");
+        trace.see(Observed::Grown { space, stack });
+        let told = trace.events.get(before).map(|event| event.kind.clone());
+        told.map(|kind| match kind {
+            EventKind::Checked(checked) => (checked.cause, checked.grown.0, checked.drift.0),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(grown(&mut trace, 0x1e000, 0x24000), Some((None, 0x2000, 0)));
+    // As large as it is; no stack; into what is taken.
+    assert_eq!(grown(&mut trace, 0x1e000, 0x24000), None);
+    assert_eq!(grown(&mut trace, 0xf000, 0x14000), None);
+    assert_eq!(grown(&mut trace, 0x13000, 0x24000), None);
+    let known = "10000-14000 rw-p 00000000 00:00 0\n1e000-24000 rw-p 00000000 00:00 0 [stack]\n";
+    assert_eq!(trace.check(1, CheckCause::Exit, known).drift, Bytes(0));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::abi::{Abi, CallKind, call_info};
 use crate::decode::{Call, Fetched, RawCall, decode};
 use crate::mm::{
-    AddressSpace, Change, Context, Flow, Snapshot, Span, Totals, Vma, compare, effect,
+    AddressSpace, Change, Context, Flow, Snapshot, Span, Totals, Vma, compare, effect, grown_to,
 };
 use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
@@ -146,6 +146,11 @@ impl Timeline {
                 });
                 self.emit(out, time, touched.tid, touched.space, kind);
             }
+            Observed::Grown { space, stack } => self.grown(time, space, stack, out),
+            Observed::HighWater { space, high_water } => {
+                let pid = self.spaces.get(&space).map_or(Tid(0), |state| state.pid);
+                self.emit(out, time, pid, space, EventKind::HighWater(high_water));
+            }
             Observed::Exec { tid, former, comm } => {
                 let task = self
                     .tasks
@@ -219,7 +224,10 @@ impl Timeline {
         let pid = self.tasks.get(&tid).map_or(tid, |task| task.pid);
         if !matches!(
             kind,
-            EventKind::CallEntered { .. } | EventKind::File(_) | EventKind::Touched(_)
+            EventKind::CallEntered { .. }
+                | EventKind::File(_)
+                | EventKind::Touched(_)
+                | EventKind::HighWater(_)
         ) {
             self.seq += 1;
         }
@@ -429,6 +437,29 @@ impl Timeline {
         self.emit(out, time, tid, space, kind);
     }
 
+    fn grown(&mut self, time: Timestamp, space: SpaceId, stack: AddrRange, out: &mut Vec<Event>) {
+        let Some(state) = self.spaces.get_mut(&space).filter(|state| state.known) else {
+            return;
+        };
+        let Some(change @ Change::Grow(grown)) = grown_to(&state.model, stack) else {
+            return;
+        };
+        let before = state.model.totals();
+        state.model.apply(change, &mut Vec::new());
+        let checked = Checked {
+            cause: None,
+            drift: Bytes(0),
+            resynced: Bytes(0),
+            grown: Bytes(grown.len()),
+            differences: Vec::new(),
+            charged: None,
+            before,
+            now: state.model.totals(),
+        };
+        let pid = state.pid;
+        self.emit(out, time, pid, space, EventKind::Checked(checked));
+    }
+
     fn checkpoint(
         &mut self,
         time: Timestamp,
@@ -494,7 +525,7 @@ impl Timeline {
         });
         let now = state.model.totals();
         let checked = Checked {
-            cause,
+            cause: Some(cause),
             drift,
             resynced,
             grown,

@@ -1,4 +1,4 @@
-//! The format of a trace file, version 1.3.
+//! The format of a trace file, version 1.4.
 //!
 //! ```text
 //! file   = preamble, block, block, …, end block
@@ -43,6 +43,7 @@
 //! | 1.1 | `environment` in the header, record 14 file |
 //! | 1.2 | records 15 stack, 16 names and 18 module, the stack of record 4 call and why it was refused |
 //! | 1.3 | record 19 touch, swap in record 7 resident |
+//! | 1.4 | records 20 high water and 21 grown |
 //!
 //! A file of a newer minor version is read, and what this reader does not know is skipped and
 //! counted, which reports say in a note. A newer major version is refused. A golden trace of every
@@ -81,6 +82,8 @@
 //! | 16 names (since 1.2) | *time*, count, each: *frame*, count, each: with its length before it: function; varint offset; with its length before it: source file, empty if unknown; line |
 //! | 18 module (since 1.2) | *time*, major, minor, inode, and with its length before it: path; modules are numbered from 0 in the order of their records |
 //! | 19 touch (since 1.3) | *time*, signed tid, space, address, write, page faults it stands for (at least 1), number of its stack, 0 if it has none; varints |
+//! | 20 high water (since 1.4) | *time*, space, mapped, resident: bytes at most, by the kernel's books; varints |
+//! | 21 grown (since 1.4) | *time*, space, start of the stack, its length; varints |
 //!
 //! - *time*: signed, minus the time of the previous record (0 at first). A record's time is the
 //!   observation's.
@@ -124,7 +127,7 @@ pub const BLOCK_MAGIC: [u8; 4] = *b"\xf7MTB";
 /// Files of another major version cannot be read.
 pub const MAJOR: u16 = 1;
 /// Files of a newer minor version hold more than this reader knows.
-pub const MINOR: u16 = 3;
+pub const MINOR: u16 = 4;
 /// Longest header text.
 pub const MAX_HEADER: u32 = 16 << 20;
 /// Longest payload of a block.
@@ -165,8 +168,10 @@ pub(super) mod record {
     pub(crate) const NAMES: u8 = 16;
     pub(crate) const MODULE: u8 = 18;
     pub(crate) const TOUCH: u8 = 19;
+    pub(crate) const HIGH_WATER: u8 = 20;
+    pub(crate) const GROWN: u8 = 21;
     /// The last kind that is known.
-    pub(crate) const LAST: u8 = TOUCH;
+    pub(crate) const LAST: u8 = GROWN;
     /// From here on: a finished call, the mask in the low bits.
     pub(crate) const PLAIN_CALL: u8 = 0x80;
 }

@@ -353,6 +353,7 @@ pub fn traced_with<S: AsRef<OsStr>>(
 /// A space that SIGKILL ended inside a stop: nobody could look at it any more.
 pub const UNSEEN: &str = "ended unseen";
 pub const UNCHECKED: &str = "never checked";
+pub const INEXACT: &str = "its peak is not the kernel's";
 
 /// What `memtrace report --json` says.
 pub struct Report(pub Value);
@@ -464,6 +465,13 @@ impl Report {
                 verify["resynced"] == 0,
                 format!("{id}: resynced {}", verify["resynced"]),
             );
+            if let Some(kernel) = verify["kernel_peak"].as_u64()
+                && space["began"] != "attach"
+            {
+                let here = bytes(&space["mapped"]["peak"]);
+                let what = format!("{id}: {INEXACT}: {here} instead of {kernel}");
+                want(here == kernel, what);
+            }
             // A second SIGKILL ends the stop in which the map is read.
             let killed = space["status"]["signal"] == libc::SIGKILL;
             if space["ended"] != "cut" && !unseen && !killed {

@@ -70,6 +70,10 @@ pub fn line(event: &Event, timeline: &Timeline) -> Value {
         EventKind::TaskEnded(end) => put("status", report_json::task_end(*end)),
         EventKind::Sample(resident) => put_resident(&mut put, resident),
         EventKind::Touched(touched) => put_touched(&mut put, touched),
+        EventKind::HighWater(high_water) => {
+            put("mapped", high_water.mapped.0.into());
+            put("resident", high_water.resident.0.into());
+        }
         EventKind::Checked(checked) => put_checked(&mut put, checked),
         EventKind::Signal(signal) => put_signal(&mut put, signal),
         EventKind::Note(text) => put("text", text.as_str().into()),
@@ -99,6 +103,8 @@ fn type_of(kind: &EventKind) -> &'static str {
         EventKind::TaskEnded(_) => "exit",
         EventKind::Sample(_) => "sample",
         EventKind::Touched(_) => "touch",
+        EventKind::HighWater(_) => "high_water",
+        EventKind::Checked(Checked { cause: None, .. }) => "grown",
         EventKind::Checked(Checked {
             drift: Bytes(0),
             resynced: Bytes(0),
@@ -299,11 +305,12 @@ fn put_checked(put: &mut impl FnMut(&str, Value), checked: &Checked) {
     put(
         "cause",
         match cause {
-            CheckCause::Exit => "exit",
-            CheckCause::Exec => "exec",
-            CheckCause::Detach => "detach",
-            CheckCause::Asked => "asked",
-            CheckCause::Doubt => "doubt",
+            Some(CheckCause::Exit) => "exit",
+            Some(CheckCause::Exec) => "exec",
+            Some(CheckCause::Detach) => "detach",
+            Some(CheckCause::Asked) => "asked",
+            Some(CheckCause::Doubt) => "doubt",
+            None => "grown",
         }
         .into(),
     );

@@ -83,10 +83,10 @@ impl Measured {
             }
             Measure::Resident => {
                 let resident = space.resident.as_ref()?;
-                return Some(match figure.when {
-                    When::Peak => resident.peak.0,
-                    When::End => resident.end.0,
-                });
+                return match figure.when {
+                    When::Peak => Some(resident.peak.0),
+                    When::End => resident.last().map(|end| end.0),
+                };
             }
             Measure::Mappings => {
                 return Some(match figure.when {

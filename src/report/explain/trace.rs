@@ -142,9 +142,9 @@ fn memory_of(report: &SpaceReport, refusals: &Refusals) -> Memory {
     };
     let parts = resident.parts;
     Memory {
-        resident: Some(resident.end),
+        resident: resident.last(),
         peak: Some(resident.peak),
-        measured: Some(resident.measured),
+        measured: resident.last().map(|_| resident.measured),
         peak_time: Some(resident.peak_time),
         anon: parts.map(|parts| parts.anon),
         file: parts.map(|parts| parts.file),

@@ -258,6 +258,37 @@ fn charged_is_exact_only_while_nothing_changed_since_smaps_was_read() {
 }
 
 #[test]
+fn the_kernels_own_peak_is_a_check_of_ours_and_tells_what_was_resident() {
+    let with = |mapped: u64| {
+        let mut story = Story::of_a_program(10);
+        story.high_water(1, mapped, 4 * PAGE);
+        story.exit(1, 100, 0);
+        only(&story)
+    };
+    let space = with(10 * PAGE);
+    assert_eq!(space.peak_agrees(), Some(true));
+    let resident = space.resident.expect("the kernel knows");
+    assert_eq!(
+        (resident.peak.0, resident.peak_exact, resident.last()),
+        (4 * PAGE, true, None),
+        "what was resident at its end nobody has seen"
+    );
+    let space = with(12 * PAGE);
+    assert_eq!(space.peak_agrees(), Some(false));
+    assert_eq!(space.peak_differs_by().0, 2 * PAGE);
+    assert_eq!(space.mapped.peak.0, 10 * PAGE, "ours stays as it is");
+    let attached = SpaceReport {
+        began: Began::Attach,
+        ..space
+    };
+    assert_eq!(
+        attached.peak_agrees(),
+        None,
+        "it may have been larger before"
+    );
+}
+
+#[test]
 fn resident_says_when_it_was_measured() {
     let mut story = Story::of_a_program(10);
     story.resident(

@@ -5,8 +5,8 @@ use crate::decode::{Call, Mmap, RawCall};
 use crate::mm::{Flow, Span, Totals, Verb};
 use crate::report::{Report, Summary};
 use crate::timeline::{
-    Began, CallEvent, CheckCause, Checked, Ended, Event, EventKind, Resident, Sink, TaskEnd,
-    TaskOrigin, Timeline, TraceInfo,
+    Began, CallEvent, CheckCause, Checked, Ended, Event, EventKind, HighWater, Resident, Sink,
+    TaskEnd, TaskOrigin, Timeline, TraceInfo,
 };
 use crate::units::{Addr, AddrRange, Bytes, SpaceId, Tid, Timestamp};
 
@@ -178,6 +178,12 @@ impl Story {
         self.push(space, 100, EventKind::Sample(resident));
     }
 
+    pub(crate) fn high_water(&mut self, space: u32, mapped: u64, resident: u64) {
+        let (mapped, resident) = (Bytes(mapped), Bytes(resident));
+        let high_water = HighWater { mapped, resident };
+        self.push(space, 100, EventKind::HighWater(high_water));
+    }
+
     pub(crate) fn checked(
         &mut self,
         space: u32,
@@ -190,7 +196,7 @@ impl Story {
             space,
             100,
             EventKind::Checked(Checked {
-                cause,
+                cause: Some(cause),
                 drift: Bytes(drift),
                 resynced: Bytes(0),
                 grown: Bytes(0),

@@ -290,7 +290,7 @@ pub(super) fn story(path: &[u8]) -> Vec<Event> {
         event(
             19,
             EventKind::Checked(Checked {
-                cause: CheckCause::Exit,
+                cause: Some(CheckCause::Exit),
                 drift: Bytes(8192),
                 resynced: Bytes(8192),
                 grown: Bytes(0),

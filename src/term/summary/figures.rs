@@ -27,8 +27,8 @@ pub(super) struct Row {
     pub label: &'static str,
     /// Its look.
     pub role: Role,
-    /// Its values: the last and the highest.
-    pub values: [Bytes; 2],
+    /// Its values: the last and the highest; `None` where that was never seen.
+    pub values: [Option<Bytes>; 2],
     /// When the highest was, in words; may be empty.
     pub when: String,
     /// What there is to say about it.
@@ -49,9 +49,11 @@ pub(super) fn write(page: &mut Page<'_>, names: [&str; 2], rows: &[Row]) -> io::
     for row in rows {
         page.text(Role::Strong, format_args!("  {}", row.label));
         page.line.role(row.role);
-        let [first, second] = row.values.map(Size);
+        let shown =
+            |value: Option<Bytes>| value.map_or("-".to_owned(), |value| Size(value).to_string());
+        let [first, second] = row.values.map(shown);
         page.line.push_right(END, first).push_right(PEAK, second);
-        if row.values == [Bytes(0); 2] {
+        if row.values == [Some(Bytes(0)); 2] {
             page.end()?;
             continue;
         }

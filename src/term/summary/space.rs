@@ -82,8 +82,15 @@ fn verdict(space: &SpaceReport) -> (String, bool) {
             true,
         );
     }
+    let agrees = space.peak_agrees();
+    if agrees == Some(false) {
+        let off = Size(space.peak_differs_by());
+        let text = format!("INEXACT: the peak of mapped differs from the kernel's by {off}");
+        return (text, true);
+    }
     let mut text = match checks {
         _ if !space.known => "map could not be read at the start: not verified".to_owned(),
+        0 if agrees == Some(true) => "peak verified (its map was gone)".to_owned(),
         0 => "map not verified".to_owned(),
         1 => "map verified: no drift".to_owned(),
         checks => format!("map verified {} times: no drift", Count(checks)),
@@ -122,7 +129,7 @@ fn rows(space: &SpaceReport) -> Vec<Row> {
     let row = |label, role, figure: &crate::report::Figure<Bytes>, notes| Row {
         label,
         role,
-        values: [figure.end, figure.peak],
+        values: [Some(figure.end), Some(figure.peak)],
         when: peak_by(figure.peak_time, &figure.peak_by, pid),
         notes,
     };
@@ -150,16 +157,16 @@ fn rows(space: &SpaceReport) -> Vec<Row> {
         ),
         row("  committed", Role::Committed, &space.committed, committed),
         Row {
-            values: [space.charged.end, space.charged.peak.peak],
+            values: [Some(space.charged.end), Some(space.charged.peak.peak)],
             ..row("charged", Role::Plain, &space.charged.peak, charged)
         },
     ];
     if let Some(resident) = space.resident {
-        let share = Percent {
-            part: resident.end,
-            whole: space.mapped.end,
-        };
-        let mut notes = vec![format!("{share} of mapped")];
+        let mut notes = Vec::new();
+        if let Some(part) = resident.last() {
+            let whole = space.mapped.end;
+            notes.push(format!("{} of mapped", Percent { part, whole }));
+        }
         if let Some(parts) = resident.parts {
             let parts = [
                 (parts.anon, "anonymous"),
@@ -172,7 +179,10 @@ fn rows(space: &SpaceReport) -> Vec<Row> {
         if let Some(swap) = resident.swap.filter(|swap| *swap > Bytes(0)) {
             notes.push(format!("{} more in swap", Size(swap)));
         }
-        notes.push(format!("measured at {}", Elapsed(resident.measured.0)));
+        notes.push(match resident.last() {
+            Some(_) => format!("measured at {}", Elapsed(resident.measured.0)),
+            None => "never measured".to_owned(),
+        });
         let when = match resident.peak_exact {
             true => "as the kernel saw it".to_owned(),
             false => format!("{}, measured", Elapsed(resident.peak_time.0)),
@@ -180,7 +190,7 @@ fn rows(space: &SpaceReport) -> Vec<Row> {
         rows.push(Row {
             label: "resident",
             role: Role::Strong,
-            values: [resident.end, resident.peak],
+            values: [resident.last(), Some(resident.peak)],
             when,
             notes,
         });
@@ -194,7 +204,7 @@ fn rows(space: &SpaceReport) -> Vec<Row> {
         rows.push(Row {
             label: "touched",
             role: Role::Plain,
-            values: [touched.bytes; 2],
+            values: [Some(touched.bytes); 2],
             when: "in all".to_owned(),
             notes,
         });

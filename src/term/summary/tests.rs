@@ -244,6 +244,36 @@ fn a_wide_terminal_has_a_line_for_each_figure() {
 }
 
 #[test]
+fn a_peak_that_is_not_the_kernels_is_said_aloud() {
+    let with = |kernel: u64, checks: u64| {
+        let mut space = server();
+        space.verify.checks = checks;
+        space.verify.kernel_peak = Some(Bytes(kernel));
+        space
+    };
+    let style = Style::plain(Some(120), true);
+    let peak = server().mapped.peak.0;
+    let text = shown(&report(vec![with(peak, 0)]), &style);
+    assert!(text.contains("peak verified (its map was gone)"), "{text}");
+    let text = shown(&report(vec![with(peak + 8 * KIB, 1)]), &style);
+    let line = "  INEXACT: the peak of mapped differs from the kernel's by 8 KiB\n";
+    assert!(text.contains(line), "{text}");
+    let text = shown(
+        &report(vec![with(peak, 1), with(peak, 0), with(peak, 0)]),
+        &style,
+    );
+    assert!(
+        text.contains("1 maps verified: no drift, 2 by their peaks alone"),
+        "{text}"
+    );
+    let text = shown(&report(vec![with(peak, 1), with(peak - KIB, 0)]), &style);
+    assert!(
+        text.contains("INEXACT: 1 peaks differ from the kernel's, by up to 1 KiB"),
+        "{text}"
+    );
+}
+
+#[test]
 fn three_hundred_processes_fit_on_a_screen() {
     let text = shown(&build(300), &Style::plain(Some(80), true));
     assert!(text.lines().count() <= 48, "{text}");

@@ -13,10 +13,10 @@ use crate::abi::Abi;
 use crate::decode::{Fetched, FetchedData, RawCall};
 use crate::mm::FileId;
 use crate::timeline::{
-    Began, CallDone, CallEntered, CheckCause, Ended, Figures, FileSeen, Observation, Observed,
-    Resident, SignalSeen, SpaceBegan, Stack, TaskBegan, TaskEnd, TaskOrigin, Touched,
+    Began, CallDone, CallEntered, CheckCause, Ended, Figures, FileSeen, HighWater, Observation,
+    Observed, Resident, SignalSeen, SpaceBegan, Stack, TaskBegan, TaskEnd, TaskOrigin, Touched,
 };
-use crate::units::{Addr, Bytes, SpaceId, StackId, Tid, Timestamp};
+use crate::units::{Addr, AddrRange, Bytes, SpaceId, StackId, Tid, Timestamp};
 
 use crate::trace_file::format::{MAX_FETCHED, MAX_INTERNED, MAX_TABLE, Malformed, record};
 use crate::trace_file::tables::{Bases, Caller, Callers, Guesses, Shape};
@@ -97,6 +97,18 @@ impl Decoder {
             record::STACK => Observed::Stack(stacks::stack(body)?),
             record::NAMES => Observed::Names(stacks::names(body)?),
             record::TOUCH => Observed::Touched(touched(body)?),
+            record::GROWN => Observed::Grown {
+                space: space(body)?,
+                stack: AddrRange::covering(Addr(body.varint()?), body.varint()?)
+                    .ok_or(Malformed("a stack that is nowhere"))?,
+            },
+            record::HIGH_WATER => Observed::HighWater {
+                space: space(body)?,
+                high_water: HighWater {
+                    mapped: Bytes(body.varint()?),
+                    resident: Bytes(body.varint()?),
+                },
+            },
             _ => return Ok(None),
         };
         let time = Timestamp(time);

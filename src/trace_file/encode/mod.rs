@@ -144,6 +144,18 @@ impl Encoder {
                 put_touched(out, touched);
                 record::TOUCH
             }
+            Observed::Grown { space, stack } => {
+                put_varint(out, space.0.into());
+                put_varint(out, stack.start().0);
+                put_varint(out, stack.len());
+                record::GROWN
+            }
+            Observed::HighWater { space, high_water } => {
+                put_varint(out, space.0.into());
+                put_varint(out, high_water.mapped.0);
+                put_varint(out, high_water.resident.0);
+                record::HIGH_WATER
+            }
             Observed::Exec { tid, former, comm } => {
                 put_tid(out, *tid);
                 put_tid(out, *former);
@@ -377,6 +389,8 @@ pub(in crate::trace_file) fn is_late(what: &Observed) -> bool {
             | Observed::Stack(_)
             | Observed::Names(_)
             | Observed::Touched(_)
+            | Observed::HighWater { .. }
+            | Observed::Grown { .. }
     )
 }
 

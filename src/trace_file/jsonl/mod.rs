@@ -13,6 +13,8 @@
 //! | `check`, `resync` | space, cause, snapshot |
 //! | `sample` | space, now, anon, file, shmem, high_water, mapped, swap |
 //! | `touch` | tid, space, addr, write, stands_for, stack |
+//! | `high_water` | space, mapped, resident: the kernel's own peaks |
+//! | `grown` | space, start, end of a stack that page faults extended |
 //! | `exec` | tid, former, comm |
 //! | `exit` | tid, end |
 //! | `space_end` | space, ended |
@@ -28,7 +30,7 @@
 //!
 //! Registers, addresses, file offsets and inodes are hex strings (many programs round JSON's own
 //! numbers above 2^53); bytes that are no UTF-8 are `{"hex": "..."}`; what is
-//! false, zero or empty is left out. `seq` goes up by one from event to event (`enter`, `file`, `touch` and
+//! false, zero or empty is left out. `seq` goes up by one from event to event (`enter`, `file`, `touch`, `high_water` and
 //! `observed` have that of the event before), so that missing lines are noticed; `end` comes last but for the summary, so that a missing end is.
 
 mod begins;
@@ -62,6 +64,8 @@ pub(super) mod kind {
     pub(crate) const CHECK: &str = "check";
     pub(crate) const SAMPLE: &str = "sample";
     pub(crate) const TOUCH: &str = "touch";
+    pub(crate) const HIGH_WATER: &str = "high_water";
+    pub(crate) const GROWN: &str = "grown";
     pub(crate) const EXEC: &str = "exec";
     pub(crate) const EXIT: &str = "exit";
     pub(crate) const SPACE_END: &str = "space_end";
@@ -92,6 +96,8 @@ pub fn what(observation: &Observation) -> &'static str {
         Observed::Checkpoint { .. } => kind::CHECK,
         Observed::Resident { .. } => kind::SAMPLE,
         Observed::Touched(_) => kind::TOUCH,
+        Observed::HighWater { .. } => kind::HIGH_WATER,
+        Observed::Grown { .. } => kind::GROWN,
         Observed::Exec { .. } => kind::EXEC,
         Observed::TaskEnded { .. } => kind::EXIT,
         Observed::SpaceEnded { .. } => kind::SPACE_END,

@@ -146,8 +146,14 @@ impl<R: Read> JsonlReader<R> {
         }
         if let Some(seq) = line.seq.and_then(number) {
             // These have no number of their own, but that of the event before.
-            let is_event =
-                ![kind::ENTER, kind::FILE, kind::TOUCH, "observed"].contains(&&*line.kind);
+            let is_event = ![
+                kind::ENTER,
+                kind::FILE,
+                kind::TOUCH,
+                kind::HIGH_WATER,
+                "observed",
+            ]
+            .contains(&&*line.kind);
             if seq != self.seq.wrapping_add(u64::from(is_event)) {
                 return Err(DamageReason::GapInLines);
             }

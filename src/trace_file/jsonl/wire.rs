@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::mm::{FileId, Snapshot};
 use crate::timeline::{
-    CallEntered, CheckCause, Ended, FileSeen, Observed, Resident, SignalSeen, Stack, TaskEnd,
-    Touched,
+    CallEntered, CheckCause, Ended, FileSeen, HighWater, Observed, Resident, SignalSeen, Stack,
+    TaskEnd, Touched,
 };
-use crate::units::{Addr, Bytes, SpaceId, StackId, Tid};
+use crate::units::{Addr, AddrRange, Bytes, SpaceId, StackId, Tid};
 
 use super::begins::{Space, Task};
 use super::calls::{Call, bytes, digits};
@@ -133,6 +133,20 @@ struct Touch {
     stack: Option<u32>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Grown {
+    space: u32,
+    start: Hex,
+    end: Hex,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Peaks {
+    space: u32,
+    mapped: u64,
+    resident: u64,
+}
+
 fn one() -> NonZeroU32 {
     NonZeroU32::MIN
 }
@@ -231,6 +245,16 @@ pub(super) fn text(what: &Observed) -> serde_json::Result<String> {
         }),
         Observed::Resident { space, resident } => to_string(&Sample::new(*space, resident)),
         Observed::Touched(touched) => to_string(&Touch::from(touched)),
+        Observed::Grown { space, stack } => to_string(&Grown {
+            space: space.0,
+            start: Hex(stack.start().0),
+            end: Hex(stack.end().0),
+        }),
+        Observed::HighWater { space, high_water } => to_string(&Peaks {
+            space: space.0,
+            mapped: high_water.mapped.0,
+            resident: high_water.resident.0,
+        }),
         Observed::Exec { tid, former, comm } => to_string(&Exec {
             tid: tid.0,
             former: former.0,
@@ -272,6 +296,8 @@ pub(super) fn is_known(kind: &str) -> bool {
         "resync",
         SAMPLE,
         TOUCH,
+        HIGH_WATER,
+        GROWN,
         EXEC,
         EXIT,
         SPACE_END,
@@ -297,6 +323,8 @@ pub(super) fn observed(kind: &str, raw: &str) -> Option<Result<Observed, Impossi
         kind::CHECK | "resync" => parse::<Check>(raw).and_then(Check::observed),
         kind::SAMPLE => parse::<Sample>(raw).map(Sample::observed),
         kind::TOUCH => parse::<Touch>(raw).map(Touch::observed),
+        kind::GROWN => parse::<Grown>(raw).and_then(Grown::observed),
+        kind::HIGH_WATER => parse::<Peaks>(raw).map(Peaks::observed),
         kind::EXEC => parse(raw).map(|Exec { tid, former, comm }| Observed::Exec {
             tid: Tid(tid),
             former: Tid(former),
@@ -361,6 +389,27 @@ impl Touch {
             stands_for: self.stands_for.get(),
             stack: (self.stack).map_or(Stack::Absent, |id| Stack::Known(StackId(id))),
         })
+    }
+}
+
+impl Grown {
+    fn observed(self) -> Result<Observed, Impossible> {
+        let stack = AddrRange::new(Addr(self.start.0), Addr(self.end.0));
+        let stack = stack.ok_or(Impossible("a stack that is nowhere"))?;
+        let space = SpaceId(self.space);
+        Ok(Observed::Grown { space, stack })
+    }
+}
+
+impl Peaks {
+    fn observed(self) -> Observed {
+        Observed::HighWater {
+            space: SpaceId(self.space),
+            high_water: HighWater {
+                mapped: Bytes(self.mapped),
+                resident: Bytes(self.resident),
+            },
+        }
     }
 }
 

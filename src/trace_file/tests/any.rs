@@ -403,6 +403,11 @@ pub(crate) fn observation() -> impl Strategy<Value = Observation> {
             .prop_map(|(space, cause, snapshot)| Observed::Checkpoint { space, cause, snapshot }),
         1 => (space(), resident()).prop_map(|(space, resident)| Observed::Resident { space, resident }),
         1 => touched().prop_map(Observed::Touched),
+        1 => (space(), range()).prop_map(|(space, stack)| Observed::Grown { space, stack }),
+        1 => (space(), any::<u64>(), any::<u64>()).prop_map(|(space, mapped, resident)| {
+            let high_water = HighWater { mapped: Bytes(mapped), resident: Bytes(resident) };
+            Observed::HighWater { space, high_water }
+        }),
         1 => (tid(), tid(), name()).prop_map(|(tid, former, comm)| Observed::Exec { tid, former, comm }),
         1 => (tid(), task_end()).prop_map(|(tid, end)| Observed::TaskEnded { tid, end }),
         1 => (space(), ended).prop_map(|(space, ended)| Observed::SpaceEnded { space, ended }),

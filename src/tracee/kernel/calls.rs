@@ -54,21 +54,35 @@ impl KernelObserver {
     }
 
     /// A mapping was made or altered by a task.
-    pub(super) fn mapped(&mut self, tid: Tid, entry: MapsEntry) {
+    pub(super) fn mapped(&mut self, tid: Tid, time: u64, entry: MapsEntry) {
         let Some(task) = self.tasks.get_mut(&tid) else {
             return;
         };
         if let Some(exec) = task.exec.as_mut().filter(|exec| exec.committed.is_some()) {
             exec.shown.push(entry);
-        } else if let Some(call) = &mut task.call {
-            call.shown.push(entry);
-        } else if &*entry.name != "[stack]" {
+            return;
+        }
+        let (space, stack) = (task.space, entry.range);
+        let is_stack = &*entry.name == "[stack]";
+        // A stack grows by a page fault, which a call may cause that reads or writes there.
+        let grows = match &mut task.call {
+            None => entry.file.inode == 0,
+            Some(call) => {
+                let grows = is_stack && !call.layout;
+                call.shown.push(entry);
+                grows
+            }
+        };
+        let in_call = task.call.is_some();
+        if grows {
+            self.push(time, Observed::Grown { space, stack });
+        }
+        if !in_call && !is_stack {
             // Growth of another stack, or the kernel's own doing: the map will tell.
-            let id = task.space;
-            if let Some(space) = self.spaces.get_mut(&id) {
+            if let Some(space) = self.spaces.get_mut(&space) {
                 space.doubt = true;
             }
-            self.disturb(id);
+            self.disturb(space);
         }
     }
 

@@ -9,6 +9,7 @@
 //!                                                         │ loss.rs   what was lost, census.rs
 //!                                                         │ reasons.rs  what refused a call
 //!                                                         │ resident.rs  --resident
+//!  taskstats ────────────────────────────────────────────►│ books.rs  the kernel's own peaks
 //!                                                         │ begin.rs, end.rs, with stop.rs
 //! ```
 //!
@@ -25,6 +26,7 @@
 //! space was in flight between the begin and the end of reading, which the records show soon after.
 
 mod begin;
+mod books;
 mod calls;
 mod census;
 mod end;

@@ -13,6 +13,7 @@ use super::super::launch::Launching;
 use super::super::procfs;
 use super::super::supervisor::{Deliver, Options, Outcome};
 use super::super::sys;
+use super::books::Books;
 use super::census::Census;
 use super::record::{EXECVE, EXECVEAT, Fault, Record, What};
 use super::resident::Kinds;
@@ -42,6 +43,8 @@ pub(super) const PAUSE: Duration = Duration::from_millis(5);
 pub struct KernelObserver {
     pub(super) options: Options,
     pub(super) rings: Rings,
+    /// What the kernel tells of processes that end, where it may be listened to.
+    pub(super) books: Option<Books>,
     pub(super) clock: Clock,
     pub(super) tasks: ByTid<Task>,
     pub(super) spaces: BTreeMap<SpaceId, Space>,
@@ -102,6 +105,7 @@ impl KernelObserver {
             deadline: options.duration.map(|duration| Instant::now() + duration),
             options,
             rings,
+            books: Books::open().ok(),
             clock: Clock(epoch),
             tasks: ByTid::default(),
             spaces: BTreeMap::new(),
@@ -192,6 +196,9 @@ impl KernelObserver {
         let began = Instant::now();
         loop {
             let execs = self.rings.drain();
+            if let Some(books) = &mut self.books {
+                books.read();
+            }
             self.look_early(execs);
             if std::mem::take(&mut self.rings.overflowed) {
                 self.may_have_lost();
@@ -215,12 +222,16 @@ impl KernelObserver {
             }
         }
         // Of these times, all has been worked on.
-        let settled = self.rings.next_time().unwrap_or(u64::MAX);
-        self.settle(settled.min(self.rings.horizon));
-        self.settle_census(settled.min(self.rings.horizon));
+        let next = self.rings.next_time().unwrap_or(u64::MAX);
+        let settled = next.min(self.rings.horizon);
+        self.settle(settled);
+        self.settle_census(settled);
+        if let Some(books) = &mut self.books {
+            books.worked_on(settled);
+        }
         self.take_census();
-        self.finish_silent_execs();
-        self.tell_counted(settled.min(self.rings.horizon));
+        self.finish_silent_execs(settled);
+        self.tell_counted(settled);
         self.hand_on(deliver, true);
     }
 
@@ -313,7 +324,7 @@ impl KernelObserver {
             What::Fork { pid, tid, ptid, .. } => self.forked(time, pid, tid, ptid),
             What::Ended { tid, .. } => self.ended(time, tid),
             What::Exec { pid, tid, comm } => self.exec_commits(time, pid, tid, &comm),
-            What::Mapped(entry) => self.mapped(tid, entry),
+            What::Mapped(entry) => self.mapped(tid, time, entry),
             What::Fault(fault) => self.faulted(tid, time, fault),
             What::FaultStack { fault, stack } => {
                 self.told_by_stack_alone(tid, time);
@@ -402,12 +413,11 @@ impl KernelObserver {
         self.task_ends(time, tid, None);
     }
 
-    /// A 32-bit program begins without a word of its execve's return.
-    fn finish_silent_execs(&mut self) {
-        let horizon = self.rings.horizon;
+    /// A 32-bit program begins without a word of its execve's return: none had come of those times.
+    fn finish_silent_execs(&mut self, settled: u64) {
         let silent = |task: &Task| {
             let committed = task.exec.as_ref().and_then(|exec| exec.committed.as_ref());
-            committed.is_some_and(|(_, at)| at + 50_000_000 < horizon)
+            committed.is_some_and(|(_, at)| at + 50_000_000 < settled)
         };
         let silent: Vec<Tid> = self
             .tasks
@@ -416,7 +426,7 @@ impl KernelObserver {
             .map(|(&tid, _)| tid)
             .collect();
         for tid in silent {
-            self.exec_returns(tid, horizon, 0);
+            self.exec_returns(tid, settled, 0);
         }
     }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::mm::Snapshot;
-use crate::timeline::{Began, Ended, Observed, SpaceBegan, TaskBegan, TaskEnd, TaskOrigin};
+use crate::timeline::{
+    Began, Ended, HighWater, Observed, SpaceBegan, TaskBegan, TaskEnd, TaskOrigin,
+};
 use crate::units::{SpaceId, Tid};
 
 use super::super::error::TraceError;
@@ -191,14 +193,19 @@ impl KernelObserver {
                     comm: Arc::clone(&comm),
                 },
             );
-            self.leave(old, time, Ended::Exec);
+            self.leave(old, time, Ended::Exec, None);
+        }
+        // Where the stack was before it was put in its place is shown, too, but not that it went.
+        let mut shown = exec.shown;
+        if let Some(stack) = shown.iter().position(|entry| &*entry.name == "[stack]") {
+            shown.drain(..stack);
         }
         // The loader maps the program first.
-        let mut names = exec.shown.iter().map(|entry| &entry.name);
+        let mut names = shown.iter().map(|entry| &entry.name);
         let program = names.find(|name| name.starts_with('/')).cloned();
-        let mut shown = Vec::new();
-        for entry in exec.shown {
-            overlay(&mut shown, entry);
+        let mut picture = Vec::new();
+        for entry in shown {
+            overlay(&mut picture, entry);
         }
         let id = self.new_space(Space {
             known: true,
@@ -207,7 +214,7 @@ impl KernelObserver {
             beginning: Some(Beginning {
                 pid: tid,
                 time,
-                shown,
+                shown: picture,
                 touched: Vec::new(),
                 brk: None,
             }),
@@ -240,7 +247,7 @@ impl KernelObserver {
     }
 
     /// One task less in a space: its last one ends it.
-    fn leave(&mut self, id: SpaceId, time: u64, ended: Ended) {
+    fn leave(&mut self, id: SpaceId, time: u64, ended: Ended, high_water: Option<HighWater>) {
         let Some(space) = self.spaces.get_mut(&id) else {
             return;
         };
@@ -262,6 +269,10 @@ impl KernelObserver {
         }
         self.spaces.remove(&id);
         self.looks.retain(|look| look.space != id);
+        if let Some(high_water) = high_water {
+            let space = id;
+            self.push(time, Observed::HighWater { space, high_water });
+        }
         self.push(time, Observed::SpaceEnded { space: id, ended });
     }
 
@@ -271,6 +282,7 @@ impl KernelObserver {
         let Some(task) = self.tasks.remove(&tid) else {
             return;
         };
+        let high_water = self.books.as_mut().and_then(|books| books.of(tid));
         let id = task.space;
         if let Some(call) = task.call {
             self.push(
@@ -305,7 +317,8 @@ impl KernelObserver {
             self.rings.watched.remove(&task.pid);
             self.endings.remove(&task.pid);
         }
-        self.leave(id, time, Ended::Exit);
+        let high_water = high_water.filter(|_| task.exec.is_none());
+        self.leave(id, time, Ended::Exit, high_water);
     }
 
     /// The child ended before it was the program.
