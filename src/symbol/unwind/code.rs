@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use object::elf::{FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD};
@@ -36,9 +36,12 @@ impl Code {
         // Large parts are read once, past the cache.
         let part = |range: &Range<u64>| {
             let size = range.end.checked_sub(range.start)?;
-            let mut bytes = vec![0; usize::try_from(size).ok().filter(|_| range.end <= length)?];
-            file.read_exact_at(&mut bytes, range.start).ok()?;
-            Some(bytes)
+            let wanted = usize::try_from(size).ok().filter(|_| range.end <= length)?;
+            // Not by read_exact_at(), for which they would be set to zero first.
+            let mut bytes = Vec::with_capacity(wanted);
+            (&file).seek(SeekFrom::Start(range.start)).ok()?;
+            (&file).take(size).read_to_end(&mut bytes).ok()?;
+            (bytes.len() == wanted).then_some(bytes)
         };
         Code::read(&ReadCache::new(&file), part)
     }

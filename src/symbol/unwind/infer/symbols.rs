@@ -1,6 +1,6 @@
 //! Where functions begin, by the symbols of a file.
 
-use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -9,13 +9,17 @@ use object::elf::{
     FileHeader32, FileHeader64, PF_X, PT_LOAD, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL,
     STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE,
 };
+use object::pod::{bytes_of_slice_mut, slice_from_all_bytes};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{FileKind, LittleEndian, ReadCache};
 
 /// A longer name is none.
 const LONGEST_NAME: usize = 1024;
-/// Tables of names up to this size are read at once; of larger ones, each name for itself.
-const LARGE_NAMES: u64 = 16 << 20;
+/// What is read of names at once, and how much of it is kept.
+const BLOCK: u64 = 64 << 10;
+const MOST_BLOCKS: usize = 256;
+/// So many symbols are read at once, as words of eight bytes: fewer than what a processor keeps near.
+const SYMBOL_WORDS: usize = 8 << 10;
 
 /// What may be a function.
 #[derive(Debug)]
@@ -57,7 +61,7 @@ impl Functions {
         let mut names = Names::new(file);
         let is_it = |function: &Symbol| {
             let found = function.name.and_then(|at| names.at(at));
-            found.is_some_and(|found| *found == *name)
+            found.is_some_and(|found| found == name)
         };
         functions.filter(is_it).map(|it| it.range.start).collect()
     }
@@ -72,41 +76,55 @@ struct Name {
     at: u64,
 }
 
-/// Names of symbols, read as they are asked for.
+/// Names of symbols, read as they are asked for: a file may have many megabytes of them.
 struct Names<'a> {
     file: &'a File,
-    /// The table that was last read whole.
-    table: Option<((u64, u64), Vec<u8>)>,
+    /// By number, what was read of the file.
+    blocks: HashMap<u64, Vec<u8>>,
 }
 
 impl Names<'_> {
     fn new(file: &File) -> Names<'_> {
-        Names { file, table: None }
+        Names {
+            file,
+            blocks: HashMap::new(),
+        }
     }
 
-    fn at(&mut self, Name { table, at }: Name) -> Option<Cow<'_, [u8]>> {
+    fn at(&mut self, Name { table, at }: Name) -> Option<Vec<u8>> {
         let (offset, size) = table;
-        if LARGE_NAMES < size {
-            let mut bytes = vec![0; LONGEST_NAME];
-            let count = self
-                .file
-                .read_at(&mut bytes, offset.checked_add(at)?)
-                .ok()?;
-            let end = bytes[..count].iter().position(|&byte| byte == 0)?;
-            bytes.truncate(end);
-            return Some(Cow::Owned(bytes));
+        let mut next = offset.checked_add(at)?;
+        let end = offset.checked_add(size)?;
+        let mut name = Vec::new();
+        while next < end && name.len() < LONGEST_NAME {
+            let block = self.block(next / BLOCK)?;
+            let rest = block.get((next % BLOCK) as usize..)?;
+            let rest = &rest[..rest.len().min((end - next) as usize)];
+            if let Some(length) = rest.iter().position(|&byte| byte == 0) {
+                name.extend_from_slice(&rest[..length]);
+                return Some(name);
+            }
+            if rest.is_empty() {
+                return None;
+            }
+            name.extend_from_slice(rest);
+            next += rest.len() as u64;
         }
-        if self.table.as_ref().is_none_or(|(last, _)| *last != table) {
-            let mut bytes = vec![0; usize::try_from(size).ok()?];
-            let count = self.file.read_at(&mut bytes, offset).unwrap_or(0);
+        None
+    }
+
+    fn block(&mut self, number: u64) -> Option<&[u8]> {
+        if MOST_BLOCKS <= self.blocks.len() && !self.blocks.contains_key(&number) {
+            self.blocks.clear();
+        }
+        let start = number.checked_mul(BLOCK)?;
+        let block = self.blocks.entry(number).or_insert_with(|| {
+            let mut bytes = vec![0; BLOCK as usize];
+            let count = self.file.read_at(&mut bytes, start).unwrap_or(0);
             bytes.truncate(count);
-            self.table = Some((table, bytes));
-        }
-        let (_, bytes) = self.table.as_ref()?;
-        let rest = bytes.get(usize::try_from(at).ok()?..)?;
-        let name = &rest[..rest.len().min(LONGEST_NAME)];
-        let end = name.iter().position(|&byte| byte == 0)?;
-        Some(Cow::Borrowed(&name[..end]))
+            bytes
+        });
+        Some(block)
     }
 }
 
@@ -131,13 +149,14 @@ pub(super) fn segments<Header: FileHeader<Endian = LittleEndian>>(
 fn symbols(file: &File, wanted: impl Fn(u64) -> bool) -> Vec<Symbol> {
     let cache = ReadCache::new(file);
     match FileKind::parse(&cache) {
-        Ok(FileKind::Elf64) => symbols_in::<FileHeader64<LittleEndian>>(&cache, wanted),
-        Ok(FileKind::Elf32) => symbols_in::<FileHeader32<LittleEndian>>(&cache, wanted),
+        Ok(FileKind::Elf64) => symbols_in::<FileHeader64<LittleEndian>>(file, &cache, wanted),
+        Ok(FileKind::Elf32) => symbols_in::<FileHeader32<LittleEndian>>(file, &cache, wanted),
         _ => Vec::new(),
     }
 }
 
 fn symbols_in<Header: FileHeader<Endian = LittleEndian>>(
+    file: &File,
     data: &ReadCache<&File>,
     wanted: impl Fn(u64) -> bool,
 ) -> Vec<Symbol> {
@@ -151,27 +170,53 @@ fn symbols_in<Header: FileHeader<Endian = LittleEndian>>(
         if !matches!(table.sh_type(endian), SHT_SYMTAB | SHT_DYNSYM) {
             continue;
         }
-        let symbols: &[Header::Sym] = table.data_as_array(endian, data).unwrap_or_default();
         let names = sections.section(table.link(endian));
         let names = names.ok().and_then(|names| names.file_range(endian));
-        for symbol in symbols {
-            let start: u64 = symbol.st_value(endian).into();
-            let kind = symbol.st_type();
-            let code = matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE);
-            if !code || symbol.st_shndx(endian) == SHN_UNDEF || !wanted(start) {
-                continue;
+        let (mut start, size) = table.file_range(endian).unwrap_or_default();
+        let end = start.saturating_add(size);
+        // All of a table would be a megabyte or ten, of which little is wanted.
+        let mut words = [0u64; SYMBOL_WORDS];
+        let whole = size_of_val(&words) / size_of::<Header::Sym>() * size_of::<Header::Sym>();
+        while start < end {
+            let bytes = &mut bytes_of_slice_mut(&mut words)[..whole];
+            let wanted_now = bytes.len().min((end - start) as usize);
+            if file.read_exact_at(&mut bytes[..wanted_now], start).is_err() {
+                break;
             }
-            let size: u64 = symbol.st_size(endian).into();
-            let at = symbol.st_name(endian).into();
-            let name = names.map(|table| Name { table, at });
-            found.push(Symbol {
-                range: start..start.saturating_add(size),
-                name: name.filter(|_| kind == STT_FUNC),
-                local: symbol.st_bind() == STB_LOCAL,
-            });
+            start += wanted_now as u64;
+            let symbols = slice_from_all_bytes::<Header::Sym>(&bytes[..wanted_now]);
+            found.extend(
+                symbols
+                    .unwrap_or_default()
+                    .iter()
+                    .filter_map(|symbol| function_of::<Header>(symbol, names, &wanted)),
+            );
         }
     }
     found
+}
+
+/// What may be a function, if it begins where it is wanted.
+fn function_of<Header: FileHeader<Endian = LittleEndian>>(
+    symbol: &Header::Sym,
+    names: Option<(u64, u64)>,
+    wanted: impl Fn(u64) -> bool,
+) -> Option<Symbol> {
+    let endian = LittleEndian;
+    let start: u64 = symbol.st_value(endian).into();
+    let kind = symbol.st_type();
+    let code = matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE);
+    if !code || symbol.st_shndx(endian) == SHN_UNDEF || !wanted(start) {
+        return None;
+    }
+    let size: u64 = symbol.st_size(endian).into();
+    let at = symbol.st_name(endian).into();
+    let name = names.map(|table| Name { table, at });
+    Some(Symbol {
+        range: start..start.saturating_add(size),
+        name: name.filter(|_| kind == STT_FUNC),
+        local: symbol.st_bind() == STB_LOCAL,
+    })
 }
 
 /// By address, each to its end or, where nothing tells that, to the next.
