@@ -1,5 +1,6 @@
 //! The pipeline of a trace: supervisor → observations → trace file and timeline → events → sinks.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::symbol::names::{LiveNames, Whose};
 use crate::symbol::unwind::Unwinder;
 use crate::term::{Size, write_summary};
 use crate::timeline::{
-    Event, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
+    Began, Event, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
 };
 use crate::tracee::{Feedback, Options, Outcome, Stops, environment, host, own_memory};
 use crate::units::{AddrRange, Tid, Timestamp};
@@ -29,6 +30,10 @@ pub(super) use outputs::{Stacks, live};
 
 /// A trace file reaches the disk at least this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// So many observations, each with a stack of some KiB perhaps, may wait for files of code; then these are
+/// waited for.
+const MOST_WAITING: usize = 4096;
 
 /// Names of so many frames are one record of a trace.
 const NAMES_IN_ONE: usize = 512;
@@ -194,6 +199,8 @@ struct Pipeline<'a> {
     outputs: Outputs,
     events: Vec<Event>,
     unwinder: Unwinder,
+    /// What waits for files of code to be read, oldest first.
+    waiting: VecDeque<Observation>,
     told: Vec<Observed>,
     /// With stacks only.
     names: Option<LiveNames>,
@@ -218,6 +225,7 @@ impl<'a> Pipeline<'a> {
             outputs,
             events: Vec::new(),
             unwinder: Unwinder::default(),
+            waiting: VecDeque::new(),
             told: Vec::new(),
             names,
             flushed: Instant::now(),
@@ -227,11 +235,15 @@ impl<'a> Pipeline<'a> {
     }
 
     fn take(&mut self, observations: &mut Vec<Observation>, idle: bool) -> Feedback {
-        for mut observation in observations.drain(..) {
-            self.unwind(&mut observation);
-            self.last = observation.time;
-            self.observe(observation);
+        self.work_off_waiting(MOST_WAITING < self.waiting.len());
+        let mut observations = observations.drain(..);
+        if self.waiting.is_empty() {
+            let waits = observations
+                .by_ref()
+                .find_map(|observation| self.work_on(observation, false));
+            self.waiting.extend(waits);
         }
+        self.waiting.extend(observations);
         while let Some(names) = self.names.as_ref().and_then(LiveNames::take) {
             self.hold(names);
         }
@@ -243,21 +255,45 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Makes frames of the copy of a stack; what they refer to is told first.
-    fn unwind(&mut self, observation: &mut Observation) {
+    /// Works on what waits for files of code, in order.
+    fn work_off_waiting(&mut self, waits: bool) {
+        while let Some(observation) = self.waiting.pop_front() {
+            if let Some(still) = self.work_on(observation, waits) {
+                self.waiting.push_front(still);
+                break;
+            }
+        }
+    }
+
+    /// Gives it back if a file of code is still being read that tells of its stack: with it all that
+    /// follows has to wait, but nobody else.
+    fn work_on(&mut self, mut observation: Observation, waits: bool) -> Option<Observation> {
+        if !self.unwind(&mut observation, waits) {
+            return Some(observation);
+        }
+        self.last = observation.time;
+        self.observe(observation);
+        None
+    }
+
+    /// Makes frames of the copy of a stack; what they refer to is told first. False if that cannot be
+    /// done yet.
+    fn unwind(&mut self, observation: &mut Observation, waits: bool) -> bool {
         let (tid, space, stack) = match &mut observation.what {
             Observed::Call(call) => (call.tid, call.space, &mut call.stack),
             Observed::Touched(touched) => (touched.tid, touched.space, &mut touched.stack),
-            _ => return,
+            _ => return true,
         };
-        let Stack::Raw(raw) = stack else { return };
+        let Stack::Raw(raw) = stack else { return true };
         let Some(state) = self.timeline.spaces.get(&space) else {
-            return;
+            return true;
         };
         let whose = (space, state.pid);
-        let id = self
-            .unwinder
-            .unwind(raw, whose, &state.model, &mut self.told);
+        let told = &mut self.told;
+        let unwinder = &mut self.unwinder;
+        let Some(id) = unwinder.unwind(raw, whose, &state.model, waits, told) else {
+            return false;
+        };
         if let Some(names) = &self.names {
             let pid = state.pid;
             let whose = Whose { tid, pid, space };
@@ -269,6 +305,7 @@ impl<'a> Pipeline<'a> {
         for what in std::mem::take(&mut self.told) {
             self.observe(Observation { time, what });
         }
+        true
     }
 
     /// Keeps names in the trace.
@@ -294,7 +331,15 @@ impl<'a> Pipeline<'a> {
         if let Some(watcher) = &mut self.watcher {
             let _ = watcher.observation(&observation);
         }
+        let begins = match &observation.what {
+            Observed::SpaceBegan(began) if began.began == Began::Exec => Some(began.space),
+            _ => None,
+        };
         self.timeline.observe(observation, &mut self.events);
+        let begins = begins.filter(|_| self.names.is_some());
+        if let Some(state) = begins.and_then(|space| self.timeline.spaces.get(&space)) {
+            self.unwinder.expect(state.pid, &state.model);
+        }
         for event in self.events.drain(..) {
             let _ = self.summary.event(&event, &self.timeline);
             if let Some(watcher) = &mut self.watcher {
@@ -357,6 +402,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn finish(mut self, silent: bool, embed: bool) -> (bool, Report) {
+        self.work_off_waiting(true);
         self.keep_names(silent, embed);
         let mut after_live = false;
         if let Some(mut live) = self.outputs.live.take() {

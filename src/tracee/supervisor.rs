@@ -84,6 +84,8 @@ pub enum Outcome {
 
 /// Observations are handed on in batches of about this many.
 const BATCH: usize = 512;
+/// The same where each has a copy of a stack: so few that their memory is used again while it is near.
+const BATCH_OF_STACKS: usize = 16;
 
 /// The tracing thread's state. All requests must come from the thread that made it.
 #[derive(Debug)]
@@ -166,7 +168,11 @@ impl Supervisor {
     /// Traces until every tracee has ended or was let go.
     pub fn run(&mut self, deliver: &mut Deliver<'_>) -> Result<Outcome, TraceError> {
         while !self.let_go {
-            if BATCH <= self.out.len() || std::mem::take(&mut self.new_space) {
+            let batch = match self.options.stacks {
+                true => BATCH_OF_STACKS,
+                false => BATCH,
+            };
+            if batch <= self.out.len() || std::mem::take(&mut self.new_space) {
                 self.deliver(deliver, false);
             }
             match self.next_status(deliver)? {

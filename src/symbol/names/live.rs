@@ -49,6 +49,7 @@ pub struct Whose {
 pub struct LiveNames(Rc<RefCell<Front>>);
 
 /// What is asked of the thread.
+#[derive(Debug)]
 enum Ask {
     Tell(Observed),
     /// A module, the first time: open its file.
@@ -69,7 +70,9 @@ enum Ask {
 #[derive(Debug, Default)]
 struct Front {
     /// `None` if there is no thread, or it has hung.
-    ask: Option<Sender<Ask>>,
+    ask: Option<Sender<Vec<Ask>>>,
+    /// What is asked next: to wake the thread for each would cost the program more than the answers.
+    next: Vec<Ask>,
     ready: Option<Receiver<NamesSeen>>,
     named: HashMap<Frame, Arc<[FrameName]>>,
     /// Names that were not there in time.
@@ -89,8 +92,10 @@ impl LiveNames {
         let (tell, ready) = mpsc::channel();
         let work = move || {
             let mut worker = Worker::new(tell);
-            while let Ok(ask) = asked.recv() {
-                worker.take(ask);
+            while let Ok(asks) = asked.recv() {
+                for ask in asks {
+                    worker.take(ask);
+                }
             }
         };
         // It ends with the channel; nobody waits for it, as a file may hang.
@@ -146,9 +151,12 @@ impl LiveNames {
         }
     }
 
-    /// Names that the trace must hold, as far as they are known by now.
+    /// Lets the thread work on what was told, and gives the names that the trace must hold, as far as
+    /// they are known by now.
     pub fn take(&self) -> Option<NamesSeen> {
-        self.0.borrow().ready.as_ref()?.try_recv().ok()
+        let front = &mut *self.0.borrow_mut();
+        front.hand_over();
+        front.ready.as_ref()?.try_recv().ok()
     }
 
     /// The names that the trace must hold: those that no file will tell of later, or `all`. With
@@ -157,6 +165,7 @@ impl LiveNames {
         let front = &mut *self.0.borrow_mut();
         let (answer, answered) = mpsc::channel();
         front.send(Ask::Finish { all, answer });
+        front.hand_over();
         let patience = if all { EMBED_PATIENCE } else { END_PATIENCE };
         match answered.recv_timeout(patience) {
             Ok(answer) => answer,
@@ -173,8 +182,15 @@ impl LiveNames {
 
 impl Front {
     fn send(&mut self, ask: Ask) {
-        if let Some(to) = &self.ask
-            && to.send(ask).is_err()
+        if self.ask.is_some() {
+            self.next.push(ask);
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let asks = std::mem::take(&mut self.next);
+        if let Some(to) = self.ask.as_ref().filter(|_| !asks.is_empty())
+            && to.send(asks).is_err()
         {
             self.ask = None;
         }
@@ -205,6 +221,7 @@ impl Front {
             None => {
                 let (answer, answered) = mpsc::channel();
                 self.send(Ask::Name(frame, answer));
+                self.hand_over();
                 answered
             }
         };

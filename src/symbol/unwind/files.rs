@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::timeline::Module;
 use crate::units::{Addr, AddrRange, Tid};
@@ -27,17 +27,42 @@ const LARGEST_IMAGE: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Files {
     known: HashMap<Module, Entry>,
+    /// Whether what is being read is waited for.
+    waits: bool,
+    /// Something was asked for that is still being read: what was found without it is not true.
+    not_yet: bool,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     code: Option<Code>,
+    reading: Option<Later<Loaded>>,
     failures: u8,
     /// `Some(None)`: it was looked for.
     text: Option<Option<Text>>,
 }
 
 impl Files {
+    /// To be called before others: whether to wait for what must be read first.
+    pub(super) fn begin(&mut self, waits: bool) {
+        (self.waits, self.not_yet) = (waits, false);
+    }
+
+    /// Whether something was not there yet since then.
+    pub(super) fn not_yet(&self) -> bool {
+        self.not_yet
+    }
+
+    /// Begins to read what will be asked for.
+    pub(super) fn expect(&mut self, module: &Module, pid: Tid, range: AddrRange) {
+        let entry = self.entry(module);
+        if let Some(entry) = entry.filter(|entry| entry.code.is_none() && entry.failures == 0)
+            && entry.reading.is_none()
+        {
+            entry.reading = load(module.clone(), pid, range);
+        }
+    }
+
     /// The code of `module`, which a task of `pid` has at `range`.
     pub(super) fn code(
         &mut self,
@@ -45,15 +70,26 @@ impl Files {
         pid: Tid,
         range: AddrRange,
     ) -> Option<&mut Code> {
+        let (waits, not_yet) = (self.waits, self.not_yet);
         let entry = self.entry(module)?;
         if entry.code.is_none() && entry.failures < TRIES {
-            match load(module.clone(), pid, range) {
-                Loaded::Code(code) => entry.code = Some(*code),
-                Loaded::Nothing => entry.failures = TRIES,
-                Loaded::Unreadable => entry.failures += 1,
+            if not_yet {
+                return None;
+            }
+            let reading = entry.reading.take();
+            let reading = reading.or_else(|| load(module.clone(), pid, range));
+            match reading.map_or(Answer::Never, |reading| reading.ask(waits)) {
+                Answer::There(Loaded::Code(code)) => entry.code = Some(*code),
+                Answer::There(Loaded::Nothing) | Answer::Never => entry.failures = TRIES,
+                Answer::There(Loaded::Unreadable) => entry.failures += 1,
+                Answer::NotYet(later) => {
+                    entry.reading = Some(later);
+                    self.not_yet = true;
+                    return None;
+                }
             }
         }
-        entry.code.as_mut()
+        self.known.get_mut(module)?.code.as_mut()
     }
 
     fn entry(&mut self, module: &Module) -> Option<&mut Entry> {
@@ -93,15 +129,20 @@ impl Files {
         range: AddrRange,
         offset: u64,
     ) -> Option<(&mut Text, u64)> {
+        if self.not_yet {
+            return None;
+        }
         self.text(module, pid, range)?;
         let entry = self.known.get_mut(module)?;
         let text = entry.text.as_mut()?.as_mut()?;
         let address = text.address(offset)?;
-        text.learn(address, entry.code.as_ref().and_then(Code::go));
-        Some((text, address))
+        let go = entry.code.as_ref().and_then(Code::go);
+        self.not_yet = !text.learn(address, go, self.waits);
+        (!self.not_yet).then_some((text, address))
     }
 }
 
+#[derive(Debug)]
 enum Loaded {
     Code(Box<Code>),
     /// It is no file of code, or too slow.
@@ -109,12 +150,11 @@ enum Loaded {
     Unreadable,
 }
 
-fn load(module: Module, pid: Tid, range: AddrRange) -> Loaded {
-    let work = move || match module.file.inode {
+fn load(module: Module, pid: Tid, range: AddrRange) -> Option<Later<Loaded>> {
+    Later::begin(move || match module.file.inode {
         0 => from_memory(pid, range),
         _ => from_file(&module, pid, range),
-    };
-    patiently(work).unwrap_or(Loaded::Nothing)
+    })
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -124,25 +164,67 @@ thread_local! {
     static READER: RefCell<Option<Sender<Job>>> = const { RefCell::new(None) };
 }
 
+/// What another thread is doing, because it may take too long, or for ever.
+#[derive(Debug)]
+pub(super) struct Later<T> {
+    answers: Receiver<T>,
+    asked: Instant,
+}
+
+/// What has come of it.
+#[derive(Debug)]
+pub(super) enum Answer<T> {
+    There(T),
+    /// It takes too long.
+    Never,
+    NotYet(Later<T>),
+}
+
+impl<T: Send + 'static> Later<T> {
+    /// Lets it be done; `None` if there is nobody to do it.
+    pub(super) fn begin(work: impl FnOnce() -> T + Send + 'static) -> Option<Later<T>> {
+        let (answer, answers) = mpsc::channel();
+        let job: Job = Box::new(move || {
+            let _ = answer.send(work());
+        });
+        READER.with_borrow_mut(|reader| {
+            let reader = match reader {
+                Some(reader) => reader,
+                None => reader.insert(new_reader()?),
+            };
+            reader.send(job).ok()
+        })?;
+        let asked = Instant::now();
+        Some(Later { answers, asked })
+    }
+
+    /// Asks for it, and waits for it or not.
+    pub(super) fn ask(self, waits: bool) -> Answer<T> {
+        let left = PATIENCE.saturating_sub(self.asked.elapsed());
+        let done = match waits {
+            true => self.answers.recv_timeout(left).ok(),
+            false => match self.answers.try_recv() {
+                Err(TryRecvError::Empty) if !left.is_zero() => return Answer::NotYet(self),
+                done => done.ok(),
+            },
+        };
+        done.map_or_else(
+            || {
+                // Nobody waits for its end.
+                READER.with_borrow_mut(Option::take);
+                Answer::Never
+            },
+            Answer::There,
+        )
+    }
+}
+
 /// Does what may take too long, or for ever; `None` if it does.
 pub(super) fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (answer, answers) = mpsc::channel();
-    let job: Job = Box::new(move || {
-        let _ = answer.send(work());
-    });
-    READER.with_borrow_mut(|reader| {
-        let reader = match reader {
-            Some(reader) => reader,
-            None => reader.insert(new_reader()?),
-        };
-        reader.send(job).ok()
-    });
-    let done = answers.recv_timeout(PATIENCE).ok();
-    if done.is_none() {
-        // Nobody waits for its end.
-        READER.with_borrow_mut(Option::take);
+    match Later::begin(work)?.ask(true) {
+        Answer::There(done) => Some(done),
+        Answer::Never | Answer::NotYet(_) => None,
     }
-    done
 }
 
 fn new_reader() -> Option<Sender<Job>> {

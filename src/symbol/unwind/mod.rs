@@ -11,6 +11,7 @@ mod walk;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::abi::Prot;
 use crate::mm::AddressSpace;
 use crate::timeline::{Frame, Module, ModuleId, Observed, RawStack, StackEnd, StackSeen};
 use crate::units::{SpaceId, StackId, Tid};
@@ -31,26 +32,41 @@ pub struct Unwinder {
 }
 
 impl Unwinder {
+    /// Begins to read the files of code that `model` shows, of a process that will soon be asked about.
+    pub fn expect(&mut self, pid: Tid, model: &AddressSpace) {
+        for vma in model.vmas().filter(|vma| vma.prot.contains(Prot::EXEC)) {
+            if let Some(module) = Mapping::new(vma).module {
+                self.files.expect(&module, pid, vma.range);
+            }
+        }
+    }
+
     /// The stack of a task of `pid`, whose space `model` shows as it was when the stack was copied.
-    /// What a trace must be told before it refers to the stack is appended to `told`.
+    /// What a trace must be told before it refers to the stack is appended to `told`. `None` if a file
+    /// is still being read that tells of it, unless it `waits` for that.
     pub fn unwind(
         &mut self,
         raw: &RawStack,
         (space, pid): (SpaceId, Tid),
         model: &AddressSpace,
+        waits: bool,
         told: &mut Vec<Observed>,
-    ) -> StackId {
+    ) -> Option<StackId> {
         if let Some(known) = self.remembered.find(raw, space, model) {
-            return known;
+            return Some(known);
         }
+        self.files.begin(waits);
         let walked = Walk::walk(raw, pid, model, &mut self.files);
+        if self.files.not_yet() {
+            return None;
+        }
         let frames = walked.sites.iter();
         let frames = frames
             .map(|site| self.frame(*site, space, &walked.mappings, told))
             .collect();
         let id = self.intern(frames, walked.end, told);
         self.remembered.add(raw, space, walked, id);
-        id
+        Some(id)
     }
 
     fn intern(&mut self, frames: Arc<[Frame]>, end: StackEnd, told: &mut Vec<Observed>) -> StackId {

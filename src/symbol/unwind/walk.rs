@@ -56,7 +56,7 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    fn new(vma: &Vma) -> Mapping {
+    pub(super) fn new(vma: &Vma) -> Mapping {
         let module = match &vma.backing {
             Backing::Anon => None,
             Backing::File { id, name, .. } => Some((name, *id)),
