@@ -125,7 +125,7 @@ impl Supervisor {
     pub(super) fn new(options: Options, control: Control, epoch: Instant) -> Supervisor {
         Supervisor {
             stops: options.stops,
-            deadline: options.duration.map(|duration| Instant::now() + duration),
+            deadline: None,
             options,
             tables: Tables::default(),
             out: Vec::new(),
@@ -165,8 +165,10 @@ impl Supervisor {
         self.out.push(Observation { time, what });
     }
 
-    /// Traces until every tracee has ended or was let go.
+    /// Traces until every tracee has ended or was let go: for as long as was asked, from now on.
     pub fn run(&mut self, deliver: &mut Deliver<'_>) -> Result<Outcome, TraceError> {
+        let duration = self.options.duration;
+        self.deadline = duration.map(|duration| Instant::now() + duration);
         while !self.let_go {
             let batch = match self.options.stacks {
                 true => BATCH_OF_STACKS,

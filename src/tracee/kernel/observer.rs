@@ -102,7 +102,7 @@ impl KernelObserver {
             source,
         })?;
         Ok(KernelObserver {
-            deadline: options.duration.map(|duration| Instant::now() + duration),
+            deadline: None,
             options,
             rings,
             books: Books::open().ok(),
@@ -153,8 +153,10 @@ impl KernelObserver {
         self.queue.push_back(Item::Ready(observation));
     }
 
-    /// Observes until every task has ended or was let go.
+    /// Observes until every task has ended or was let go: for as long as was asked, from now on.
     pub fn run(&mut self, deliver: &mut Deliver<'_>) -> Result<Outcome, TraceError> {
+        let duration = self.options.duration;
+        self.deadline = duration.map(|duration| Instant::now() + duration);
         while !self.let_go {
             self.turn(deliver);
             if let Some(error) = self.failed.take() {
@@ -237,7 +239,15 @@ impl KernelObserver {
 
     /// What happened on a CPU that came meanwhile, or was away, may be lost.
     fn follow_cpus(&mut self) {
-        let text = match self.rings.follow_cpus() {
+        let followed = self.rings.follow_cpus().and_then(|(any, mut new)| {
+            // Who was there before records stacks there, too; who comes later has that from its maker.
+            new.try_for_each(|cpu| {
+                let mut tids = self.tasks.keys();
+                tids.try_for_each(|tid| self.rings.record_stacks_on(cpu, *tid))
+            })?;
+            Ok(any)
+        });
+        let text = match followed {
             Ok(false) => return,
             Ok(true) => {
                 "a CPU came or was away meanwhile: what happened there may be lost".to_owned()

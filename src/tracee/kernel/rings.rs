@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ffi::CString;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -242,7 +243,15 @@ impl Rings {
     /// Lets the stacks of `task` be recorded, and of all that it makes from now on, where they are
     /// wanted.
     pub(super) fn record_stacks(&mut self, task: Tid) -> Result<(), TraceError> {
+        (0..self.cpus.len()).try_for_each(|cpu| self.record_stacks_on(cpu, task))
+    }
+
+    /// The same on one of [`Rings::cpus`].
+    pub(super) fn record_stacks_on(&mut self, cpu: usize, task: Tid) -> Result<(), TraceError> {
         let size = share(self.cpus.len());
+        let Some(cpu) = self.cpus.get_mut(cpu) else {
+            return Ok(());
+        };
         for (tracepoint, filter) in &self.stacks {
             let of_fault = tracepoint.point == Point::Fault;
             let event = Event {
@@ -252,37 +261,35 @@ impl Rings {
                 stack: STACK,
                 period: if of_fault { FAULTS_A_STACK } else { 1 },
             };
-            for cpu in &mut self.cpus {
-                let stream = match (of_fault, cpu.stacks_stream) {
-                    (false, _) => cpu.stream,
-                    (true, Some(stream)) => stream,
-                    (true, None) => {
-                        // What does not fit into it is not sampled.
-                        let stream = Stream::open_sampled(cpu.number, size)?;
-                        self.streams.push(Some(stream));
-                        cpu.stacks_stream = Some(self.streams.len() - 1);
-                        self.streams.len() - 1
-                    }
-                };
-                let Some(Some(stream)) = self.streams.get(stream) else {
-                    continue;
-                };
-                let opened = perf::open(&event, cpu.number).and_then(|event| {
-                    if let Some(filter) = filter {
-                        perf::filter_by(event.as_fd(), filter)?;
-                    }
-                    perf::redirect(event.as_fd(), stream.holder())?;
-                    Ok(event)
-                });
-                let opened = match opened {
-                    // It has ended meanwhile.
-                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
-                    opened => opened.map_err(|error| refused(&error))?,
-                };
-                match of_fault {
-                    true => cpu.fault_stacks.push(opened),
-                    false => cpu.of_tasks.push(opened),
+            let stream = match (of_fault, cpu.stacks_stream) {
+                (false, _) => cpu.stream,
+                (true, Some(stream)) => stream,
+                (true, None) => {
+                    // What does not fit into it is not sampled.
+                    let stream = Stream::open_sampled(cpu.number, size)?;
+                    self.streams.push(Some(stream));
+                    cpu.stacks_stream = Some(self.streams.len() - 1);
+                    self.streams.len() - 1
                 }
+            };
+            let Some(Some(stream)) = self.streams.get(stream) else {
+                continue;
+            };
+            let opened = perf::open(&event, cpu.number).and_then(|event| {
+                if let Some(filter) = filter {
+                    perf::filter_by(event.as_fd(), filter)?;
+                }
+                perf::redirect(event.as_fd(), stream.holder())?;
+                Ok(event)
+            });
+            let opened = match opened {
+                // It has ended meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+                opened => opened.map_err(|error| refused(&error))?,
+            };
+            match of_fault {
+                true => cpu.fault_stacks.push(opened),
+                false => cpu.of_tasks.push(opened),
             }
         }
         Ok(())
@@ -413,11 +420,11 @@ impl Rings {
     }
 
     /// Looks from time to time whether CPUs have come, or have been away: what was to be told there
-    /// is lost. Whether there are such.
-    pub(super) fn follow_cpus(&mut self) -> Result<bool, TraceError> {
-        let time = now();
+    /// is lost. Whether there are such, and the numbers in [`Rings::cpus`] of those that are new.
+    pub(super) fn follow_cpus(&mut self) -> Result<(bool, Range<usize>), TraceError> {
+        let (time, before) = (now(), self.cpus.len());
         if time < self.asked + CPUS_ASKED {
-            return Ok(false);
+            return Ok((false, before..before));
         }
         self.asked = time;
         let mut any = false;
@@ -435,7 +442,7 @@ impl Rings {
                 Some(index) => any |= self.was_away(index, time)?,
             }
         }
-        Ok(any)
+        Ok((any, before..self.cpus.len()))
     }
 
     /// Whether the CPU was away since this was last asked; its events are opened anew then.
