@@ -209,7 +209,6 @@ fn the_peaks_of_what_ended_are_those_of_the_kernels_own_books() {
         "forkstorm",
         "clones",
         "commit",
-        "exits",
         "growstack",
         "execs",
         "filters",

@@ -1,9 +1,7 @@
 //! Names for the frames of a recorded trace, read when the first is asked for.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::symbol::names::Symbols;
 use crate::timeline::{Frame, FrameName, HeldNames, Namer, Stacks};
@@ -13,7 +11,7 @@ use super::open::open_silently;
 /// Names frames of a trace: a trace without stacks is not read a second time for them. Clones share
 /// what they know.
 #[derive(Clone)]
-pub(super) struct TraceNames(Rc<RefCell<Names>>);
+pub(super) struct TraceNames(Arc<Mutex<Names>>);
 
 struct Names {
     trace: PathBuf,
@@ -24,7 +22,7 @@ struct Names {
 impl TraceNames {
     /// Names for the frames of `trace`.
     pub fn of(trace: &Path) -> TraceNames {
-        TraceNames(Rc::new(RefCell::new(Names {
+        TraceNames(Arc::new(Mutex::new(Names {
             trace: trace.to_owned(),
             symbols: None,
         })))
@@ -32,7 +30,12 @@ impl TraceNames {
 
     /// What the user should know of names that are missing.
     pub fn take_notes(&self) -> Vec<String> {
-        match &mut self.0.borrow_mut().symbols {
+        match &mut self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .symbols
+        {
             Some(Some(symbols)) => symbols.take_notes(),
             _ => Vec::new(),
         }
@@ -41,7 +44,7 @@ impl TraceNames {
 
 impl Namer for TraceNames {
     fn name(&mut self, frame: Frame, stacks: &Stacks) -> Arc<[FrameName]> {
-        let Names { trace, symbols } = &mut *self.0.borrow_mut();
+        let Names { trace, symbols } = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let symbols = symbols.get_or_insert_with(|| {
             let mut source = open_silently(trace).ok()?;
             Symbols::of(&mut *source).ok()

@@ -1,6 +1,6 @@
 //! The pipeline of a trace: supervisor → observations → trace file and timeline → events → sinks.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,19 @@ use anyhow::anyhow;
 use crate::abi::{CALLS, CallKind, CallSet, Prot};
 use crate::mm::{AddressSpace, Backing, Vma};
 use crate::report::{Report, Summary};
-use crate::symbol::names::{LiveNames, Whose};
+use crate::symbol::names::{Home, LiveNames, Roots, Whose};
 use crate::symbol::unwind::Unwinder;
 use crate::term::{Size, write_summary};
 use crate::timeline::{
     Began, Event, NamesSeen, Observation, Observed, Sink, Stack, TaskEnd, Timeline, TraceInfo,
 };
-use crate::tracee::{Feedback, Options, Outcome, Stops, environment, host, own_memory};
-use crate::units::{AddrRange, Tid, Timestamp};
+use crate::tracee::{Feedback, Options, Outcome, Stops, environment, host, own_memory, reuse};
+use crate::units::{AddrRange, SpaceId, Tid, Timestamp};
 
 use super::args::{Format, Quiet, Target, Trace, Verify};
 use super::{Failure, one_line};
 
+mod apart;
 mod observer;
 mod outputs;
 
@@ -30,10 +31,6 @@ pub(super) use outputs::{Stacks, live};
 
 /// A trace file reaches the disk at least this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
-
-/// So many observations, each with a stack of some KiB perhaps, may wait for files of code; then these are
-/// waited for.
-const MOST_WAITING: usize = 4096;
 
 /// Names of so many frames are one record of a trace.
 const NAMES_IN_ONE: usize = 512;
@@ -47,7 +44,7 @@ pub fn trace(trace: &Trace) -> Result<i32, Failure> {
 /// summary tells.
 pub(super) fn trace_for(
     trace: &Trace,
-    watcher: Option<&mut dyn Sink>,
+    watcher: Option<&mut (dyn Sink + Send)>,
 ) -> Result<(i32, Report), Failure> {
     let shown = trace.shown;
     let mut info = header(trace);
@@ -91,11 +88,9 @@ pub(super) fn trace_for(
         names.start();
     }
     let mut pipeline = Pipeline::new(info, outputs, names, watcher);
-    let deliver =
-        &mut |observations: &mut Vec<Observation>, idle| pipeline.take(observations, idle);
-    let outcome = match &mut observer {
-        Observer::Ptrace(supervisor) => supervisor.run(deliver),
-        Observer::Kernel(observer) => observer.run(deliver),
+    let outcome = match trace.stacks && pipeline.watcher.is_none() {
+        true => apart::run(&mut observer, &mut pipeline),
+        false => observer.run(&mut |observations, idle| pipeline.take(observations, idle)),
     };
     // The tracees are gone or free: nothing below can hurt them.
     let kernel = match observer {
@@ -195,15 +190,16 @@ fn code_of(path: &str, model: &AddressSpace) -> Option<AddrRange> {
 struct Pipeline<'a> {
     timeline: Timeline,
     summary: Summary,
-    watcher: Option<&'a mut dyn Sink>,
+    watcher: Option<&'a mut (dyn Sink + Send)>,
     outputs: Outputs,
     events: Vec<Event>,
     unwinder: Unwinder,
-    /// What waits for files of code to be read, oldest first.
-    waiting: VecDeque<Observation>,
     told: Vec<Observed>,
     /// With stacks only.
     names: Option<LiveNames>,
+    /// Where processes are at home whose spaces are about to begin.
+    homes: HashMap<SpaceId, Home>,
+    roots: Roots,
     flushed: Instant,
     /// When the last observation was made.
     last: Timestamp,
@@ -216,7 +212,7 @@ impl<'a> Pipeline<'a> {
         info: TraceInfo,
         outputs: Outputs,
         names: Option<LiveNames>,
-        watcher: Option<&'a mut dyn Sink>,
+        watcher: Option<&'a mut (dyn Sink + Send)>,
     ) -> Pipeline<'a> {
         Pipeline {
             watcher,
@@ -225,9 +221,10 @@ impl<'a> Pipeline<'a> {
             outputs,
             events: Vec::new(),
             unwinder: Unwinder::default(),
-            waiting: VecDeque::new(),
             told: Vec::new(),
             names,
+            homes: HashMap::new(),
+            roots: Roots::default(),
             flushed: Instant::now(),
             last: Timestamp::default(),
             failed: false,
@@ -235,15 +232,11 @@ impl<'a> Pipeline<'a> {
     }
 
     fn take(&mut self, observations: &mut Vec<Observation>, idle: bool) -> Feedback {
-        self.work_off_waiting(MOST_WAITING < self.waiting.len());
-        let mut observations = observations.drain(..);
-        if self.waiting.is_empty() {
-            let waits = observations
-                .by_ref()
-                .find_map(|observation| self.work_on(observation, false));
-            self.waiting.extend(waits);
+        for mut observation in observations.drain(..) {
+            self.unwind(&mut observation);
+            self.last = observation.time;
+            self.observe(observation);
         }
-        self.waiting.extend(observations);
         while let Some(names) = self.names.as_ref().and_then(LiveNames::take) {
             self.hold(names);
         }
@@ -255,57 +248,34 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Works on what waits for files of code, in order.
-    fn work_off_waiting(&mut self, waits: bool) {
-        while let Some(observation) = self.waiting.pop_front() {
-            if let Some(still) = self.work_on(observation, waits) {
-                self.waiting.push_front(still);
-                break;
-            }
-        }
-    }
-
-    /// Gives it back if a file of code is still being read that tells of its stack: with it all that
-    /// follows has to wait, but nobody else.
-    fn work_on(&mut self, mut observation: Observation, waits: bool) -> Option<Observation> {
-        if !self.unwind(&mut observation, waits) {
-            return Some(observation);
-        }
-        self.last = observation.time;
-        self.observe(observation);
-        None
-    }
-
-    /// Makes frames of the copy of a stack; what they refer to is told first. False if that cannot be
-    /// done yet.
-    fn unwind(&mut self, observation: &mut Observation, waits: bool) -> bool {
+    /// Makes frames of the copy of a stack; what they refer to is told first.
+    fn unwind(&mut self, observation: &mut Observation) {
         let (tid, space, stack) = match &mut observation.what {
             Observed::Call(call) => (call.tid, call.space, &mut call.stack),
             Observed::Touched(touched) => (touched.tid, touched.space, &mut touched.stack),
-            _ => return true,
+            _ => return,
         };
-        let Stack::Raw(raw) = stack else { return true };
+        let Stack::Raw(raw) = stack else { return };
         let Some(state) = self.timeline.spaces.get(&space) else {
-            return true;
+            return;
         };
         let whose = (space, state.pid);
-        let told = &mut self.told;
-        let unwinder = &mut self.unwinder;
-        let Some(id) = unwinder.unwind(raw, whose, &state.model, waits, told) else {
-            return false;
-        };
+        let id = self
+            .unwinder
+            .unwind(raw, whose, &state.model, &mut self.told);
         if let Some(names) = &self.names {
             let pid = state.pid;
             let whose = Whose { tid, pid, space };
             let range = |path: &str| code_of(path, &state.model);
             names.told(&self.told, whose, raw, range);
         }
-        *stack = Stack::Known(id);
+        if let Stack::Raw(raw) = std::mem::replace(stack, Stack::Known(id)) {
+            reuse(*raw);
+        }
         let time = observation.time;
         for what in std::mem::take(&mut self.told) {
             self.observe(Observation { time, what });
         }
-        true
     }
 
     /// Keeps names in the trace.
@@ -316,8 +286,14 @@ impl<'a> Pipeline<'a> {
     }
 
     fn observe(&mut self, observation: Observation) {
-        if let Some(names) = &self.names {
-            names.observe(&observation.what);
+        match (&self.names, &observation.what) {
+            (Some(names), Observed::SpaceBegan(began)) => {
+                let home = self.homes.remove(&began.space);
+                let home = home.unwrap_or_else(|| Home::of(began.pid, began.pid, &mut self.roots));
+                names.began(began, home);
+            }
+            (Some(names), what) => names.observe(what),
+            (None, _) => {}
         }
         if let Some((writer, _)) = &mut self.outputs.file {
             let written = writer.observation(&observation);
@@ -402,7 +378,6 @@ impl<'a> Pipeline<'a> {
     }
 
     fn finish(mut self, silent: bool, embed: bool) -> (bool, Report) {
-        self.work_off_waiting(true);
         self.keep_names(silent, embed);
         let mut after_live = false;
         if let Some(mut live) = self.outputs.live.take() {

@@ -41,6 +41,7 @@ use process::{Opened, PerfMapFile};
 
 pub use live::{LiveNames, Whose};
 pub use perf_map::PerfMap;
+pub use process::{Home, Roots};
 
 /// Modules whose files are read, at most: each takes memory as long as names are asked for.
 const MOST_MODULES: usize = 4096;

@@ -10,7 +10,7 @@ use super::{Line, Style, escaped};
 
 /// How stacks are shown.
 pub struct StackView {
-    names: Box<dyn Namer>,
+    names: Box<dyn Namer + Send>,
     depth: usize,
     /// Those that were shown last.
     last: Vec<String>,
@@ -18,7 +18,7 @@ pub struct StackView {
 
 impl StackView {
     /// At most `depth` steps of a stack, named by `names`.
-    pub fn new(names: Box<dyn Namer>, depth: usize) -> StackView {
+    pub fn new(names: Box<dyn Namer + Send>, depth: usize) -> StackView {
         StackView {
             names,
             depth,

@@ -121,7 +121,7 @@ impl Supervisor {
             }));
         }
         let stack = match self.options.stacks && kind.is_memory() {
-            true => stack::capture(tid, &mut self.stack_room),
+            true => stack::capture(tid),
             false => Stack::Absent,
         };
         if let Some(task) = self.tables.tasks.get_mut(&tid) {

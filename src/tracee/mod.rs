@@ -39,5 +39,6 @@ pub use launch::Program;
 pub use offers::{Offer, host, offers};
 pub use outside::{LookError, Outside};
 pub use procfs::{OwnMemory, is_32_bit, own_memory};
+pub use stack::reuse;
 pub use supervisor::{Deliver, Feedback, Options, Outcome, Stops, Supervisor, Verify};
 pub use sys::terminal_width;

@@ -1,6 +1,7 @@
 //! What is copied of a stopped task so that its stack can be unwound later: little, and quickly.
 
 use std::io::IoSliceMut;
+use std::sync::{Mutex, PoisonError};
 
 use crate::timeline::{Copied, RawStack, Registers, Stack};
 use crate::units::{Addr, Tid};
@@ -9,14 +10,51 @@ use super::memory;
 
 /// The most that is copied of one stack.
 const MOST: usize = 32 << 10;
+/// A copy that is no longer than this takes no more memory than it needs.
+const SHORT: usize = 8 << 10;
 const WORD: usize = 8;
 /// What `cs` holds in 32-bit code.
 const USER32_CS: u64 = 0x23;
 
+/// Copies that are used again: the kernel clears each fresh page, which takes longer than to read it.
+static USED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// So many are kept.
+const MOST_USED: usize = 256;
+
+/// Takes back what was copied, once it is known what it leads to.
+pub fn reuse(stack: RawStack) {
+    let copies = stack.copies.into_iter().map(|copy| copy.bytes);
+    give_back(copies.filter(|bytes| MOST <= bytes.capacity()));
+}
+
+fn give_back(rooms: impl Iterator<Item = Vec<u8>>) {
+    let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = MOST_USED.saturating_sub(used.len());
+    used.extend(rooms.take(free));
+}
+
+/// What is read into.
+fn room() -> Vec<u8> {
+    let used = USED.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let mut room = used.unwrap_or_else(|| Vec::with_capacity(MOST));
+    room.resize(MOST, 0);
+    room
+}
+
+/// The copy in a room: most are short, and leave the room.
+fn kept(mut room: Vec<u8>, count: usize) -> Vec<u8> {
+    if SHORT < count {
+        room.truncate(count);
+        return room;
+    }
+    let bytes = room[..count].to_vec();
+    give_back([room].into_iter());
+    bytes
+}
+
 /// Who calls: registers and a copy of the stack of a stopped task. A goroutine's own stack, too,
-/// where the Go runtime makes the call for it on a stack of the thread. `room` is what is read into: it
-/// is kept, because the kernel clears each fresh page, and most stacks are short.
-pub(super) fn capture(tid: Tid, room: &mut Vec<u8>) -> Stack {
+/// where the Go runtime makes the call for it on a stack of the thread.
+pub(super) fn capture(tid: Tid) -> Stack {
     let Ok(regs) = memory::regs(tid) else {
         return Stack::Absent;
     };
@@ -31,12 +69,14 @@ pub(super) fn capture(tid: Tid, room: &mut Vec<u8>) -> Stack {
     // Go keeps `g` right below the thread pointer; other programs keep anything there.
     let beside = Addr(regs.fs_base.wrapping_sub(WORD as u64));
     let wanted = regs.fs_base != 0 && !compat;
-    room.resize(MOST, 0);
+    let mut bytes = room();
     let beside = wanted.then_some(beside);
-    let (bytes, g) = match beside.and_then(|it| copy_beside(tid, Addr(regs.rsp), it, room)) {
-        Some((bytes, g)) => (bytes, Some(g)),
-        None => (copy(tid, Addr(regs.rsp), room), None),
+    let with_g = beside.and_then(|it| copy_beside(tid, Addr(regs.rsp), it, &mut bytes));
+    let (count, g) = match with_g {
+        Some((count, g)) => (count, Some(g)),
+        None => (copy(tid, Addr(regs.rsp), &mut bytes), None),
     };
+    let bytes = kept(bytes, count);
     let mut copies = vec![Copied {
         start: Addr(regs.rsp),
         cut: bytes.len() == MOST,
@@ -45,9 +85,11 @@ pub(super) fn capture(tid: Tid, room: &mut Vec<u8>) -> Stack {
     let left = g.and_then(|g| goroutine(tid, g, regs.rsp));
     let goroutine = left.map(|(left, top)| {
         let size = usize::try_from(top - left.sp).map_or(MOST, |size| size.min(MOST));
+        let mut bytes = room();
+        let count = copy(tid, Addr(left.sp), &mut bytes[..size]);
         copies.push(Copied {
             start: Addr(left.sp),
-            bytes: copy(tid, Addr(left.sp), &mut room[..size]),
+            bytes: kept(bytes, count),
             cut: size == MOST,
         });
         left
@@ -61,21 +103,19 @@ pub(super) fn capture(tid: Tid, room: &mut Vec<u8>) -> Stack {
     }))
 }
 
-/// A copy of what is at `start`, as much of it as there is and `room` holds.
-fn copy(tid: Tid, start: Addr, room: &mut [u8]) -> Vec<u8> {
+/// Copies what is at `start`, as much of it as there is and `room` holds: how many bytes.
+fn copy(tid: Tid, start: Addr, room: &mut [u8]) -> usize {
     let places = [(start, room.len())];
-    let count = memory::read_into(tid, &mut [IoSliceMut::new(room)], &places);
-    room[..count.unwrap_or(0)].to_vec()
+    memory::read_into(tid, &mut [IoSliceMut::new(room)], &places).unwrap_or(0)
 }
 
-/// A copy of the stack at `sp`, and the word at `beside`: in one request.
-fn copy_beside(tid: Tid, sp: Addr, beside: Addr, room: &mut [u8]) -> Option<(Vec<u8>, u64)> {
+/// Copies the stack at `sp`, and gives the word at `beside`: in one request.
+fn copy_beside(tid: Tid, sp: Addr, beside: Addr, room: &mut [u8]) -> Option<(usize, u64)> {
     let mut word = [0; WORD];
     let places = [(beside, WORD), (sp, room.len())];
     let local = &mut [IoSliceMut::new(&mut word), IoSliceMut::new(room)];
     let count = memory::read_into(tid, local, &places).ok()?;
-    let bytes = room.get(..count.checked_sub(WORD)?)?;
-    Some((bytes.to_vec(), u64::from_le_bytes(word)))
+    Some((count.checked_sub(WORD)?, u64::from_le_bytes(word)))
 }
 
 /// Words of `runtime.g` (runtime2.go; the same since Go 1.2), as far as they are needed.

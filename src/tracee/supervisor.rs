@@ -114,8 +114,6 @@ pub struct Supervisor {
     pub(super) waiter: Waiter,
     pub(super) wants: Vec<Want>,
     pub(super) ranges: Vec<AddrRange>,
-    /// What stacks are read into.
-    pub(super) stack_room: Vec<u8>,
     files: Files,
     /// Files are looked for through the root directory of a process, which may end soon.
     pub(super) new_space: bool,
@@ -144,7 +142,6 @@ impl Supervisor {
             waiter: Waiter::new(),
             wants: Vec::new(),
             ranges: Vec::new(),
-            stack_room: Vec::new(),
             files: Files::start(),
             new_space: false,
         }

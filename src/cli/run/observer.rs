@@ -1,7 +1,8 @@
 //! Who observes: a tracer or the kernel.
 
 use crate::tracee::{
-    KernelObserver, Options, Program, Rings, Supervisor, TraceError, Wanted, is_32_bit,
+    Deliver, KernelObserver, Options, Outcome, Program, Rings, Supervisor, TraceError, Wanted,
+    is_32_bit,
 };
 use crate::units::Tid;
 
@@ -13,6 +14,16 @@ use crate::cli::args::{Backend, Format, Target, Trace, Verify};
 pub(super) enum Observer {
     Ptrace(Box<Supervisor>),
     Kernel(Box<KernelObserver>),
+}
+
+impl Observer {
+    /// Observes until all has ended or was let go.
+    pub(super) fn run(&mut self, deliver: &mut Deliver<'_>) -> Result<Outcome, TraceError> {
+        match self {
+            Observer::Ptrace(supervisor) => supervisor.run(deliver),
+            Observer::Kernel(observer) => observer.run(deliver),
+        }
+    }
 }
 
 /// The kernel's rings, if it is to observe; and what was chosen and why, if nobody said so.

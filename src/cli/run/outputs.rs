@@ -18,7 +18,7 @@ use crate::cli::{Failure, style_for};
 
 /// Where a trace goes.
 pub(super) struct Outputs {
-    pub live: Option<Box<dyn Sink>>,
+    pub live: Option<Box<dyn Sink + Send>>,
     pub live_on_stderr: bool,
     pub file: Option<(TraceWriter<File>, std::path::PathBuf)>,
     pub style: Style,
@@ -83,7 +83,7 @@ const STACK_DEPTH: usize = 16;
 /// How stacks are shown.
 pub(in crate::cli) struct Stacks {
     /// What frames are called.
-    pub names: Box<dyn Namer>,
+    pub names: Box<dyn Namer + Send>,
     /// Most frames of a stack, if the user says so.
     pub depth: Option<usize>,
 }
@@ -91,13 +91,13 @@ pub(in crate::cli) struct Stacks {
 /// The renderer of a live timeline, or of one that is told again.
 pub(in crate::cli) fn live(
     format: Format,
-    out: impl Write + 'static,
+    out: impl Write + Send + 'static,
     style: Style,
     shown: CallSet,
     to_file: bool,
     info: &TraceInfo,
     stacks: Option<Stacks>,
-) -> Box<dyn Sink> {
+) -> Box<dyn Sink + Send> {
     let view = |stacks: Stacks, depth| StackView::new(stacks.names, stacks.depth.unwrap_or(depth));
     match format {
         Format::Pretty => {

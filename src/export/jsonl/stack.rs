@@ -12,7 +12,7 @@ use crate::units::StackId;
 
 /// Names the stacks of a trace.
 pub struct StackLines {
-    names: Box<dyn Namer>,
+    names: Box<dyn Namer + Send>,
     /// What was observed of stacks so far.
     pub(super) told: Timeline,
     /// Stacks that have had their line, where nothing is told of observations.
@@ -21,7 +21,7 @@ pub struct StackLines {
 
 impl StackLines {
     /// Stacks named by `names`.
-    pub fn new(names: Box<dyn Namer>) -> StackLines {
+    pub fn new(names: Box<dyn Namer + Send>) -> StackLines {
         StackLines {
             names,
             told: Timeline::default(),

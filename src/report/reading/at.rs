@@ -193,7 +193,7 @@ impl At {
     }
 
     /// Functions that called get their names from `namer`.
-    pub fn named_by(mut self, namer: Box<dyn Namer>) -> At {
+    pub fn named_by(mut self, namer: Box<dyn Namer + Send>) -> At {
         self.kinds.name_by(namer);
         self
     }

@@ -57,7 +57,7 @@ fn is_file(place: &Place) -> bool {
 
 /// All living spaces.
 pub(super) struct Kinds {
-    namer: Box<dyn Namer>,
+    namer: Box<dyn Namer + Send>,
     callers: HashMap<StackId, Arc<[Arc<str>]>>,
     /// Versions that files state, by path: told once in a trace.
     versions: BTreeMap<Arc<str>, Arc<str>>,
@@ -101,7 +101,7 @@ impl Kinds {
     }
 
     /// The same with functions named by `namer`.
-    pub(super) fn name_by(&mut self, namer: Box<dyn Namer>) {
+    pub(super) fn name_by(&mut self, namer: Box<dyn Namer + Send>) {
         self.namer = namer;
     }
 

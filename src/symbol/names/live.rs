@@ -5,16 +5,14 @@
 //! where the file system is served by a tracee that waits for us. So nobody waits for the thread
 //! but for a short while: a name that is not there in time is shown as missing.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::timeline::{
-    Began, Frame, FrameName, ModuleId, Namer, NamesSeen, Observed, RawStack, Stacks,
+    Began, Frame, FrameName, ModuleId, Namer, NamesSeen, Observed, RawStack, SpaceBegan, Stacks,
 };
 use crate::units::{AddrRange, SpaceId, Tid};
 
@@ -46,7 +44,7 @@ pub struct Whose {
 
 /// Names of the frames of a program that is being traced. Clones share what they know.
 #[derive(Clone, Debug, Default)]
-pub struct LiveNames(Rc<RefCell<Front>>);
+pub struct LiveNames(Arc<Mutex<Front>>);
 
 /// What is asked of the thread.
 #[derive(Debug)]
@@ -78,7 +76,6 @@ struct Front {
     /// Names that were not there in time.
     late: HashMap<Frame, Receiver<Arc<[FrameName]>>>,
     waited: Duration,
-    roots: Roots,
     modules: u32,
     /// `[vdso]`, and whether it was a 32-bit process's.
     vdso: Option<(ModuleId, bool)>,
@@ -100,7 +97,7 @@ impl LiveNames {
         };
         // It ends with the channel; nobody waits for it, as a file may hang.
         let thread = thread::Builder::new().name("names".into()).spawn(work);
-        let front = &mut *self.0.borrow_mut();
+        let front = &mut *self.front();
         front.ask = thread.is_ok().then_some(ask);
         front.ready = Some(ready);
     }
@@ -114,7 +111,7 @@ impl LiveNames {
         raw: &RawStack,
         range: impl Fn(&str) -> Option<AddrRange>,
     ) {
-        let front = &mut *self.0.borrow_mut();
+        let front = &mut *self.front();
         for what in told {
             front.send(Ask::Tell(what.clone()));
             match what {
@@ -132,20 +129,25 @@ impl LiveNames {
         }
     }
 
+    fn front(&self) -> MutexGuard<'_, Front> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a space that begins, and where its process is at home: that is to be found out while its
+    /// last stop has not been answered, or it may be gone.
+    pub fn began(&self, began: &SpaceBegan, home: Home) {
+        let parent = match began.began {
+            Began::Fork { parent } => parent,
+            Began::Exec | Began::Attach => None,
+        };
+        self.front().send(Ask::Began(began.space, home, parent));
+    }
+
     /// Takes what else is seen.
     pub fn observe(&self, what: &Observed) {
-        let front = &mut *self.0.borrow_mut();
+        let front = &mut *self.front();
         match what {
             Observed::File(_) => front.send(Ask::Tell(what.clone())),
-            Observed::SpaceBegan(began) => {
-                let parent = match began.began {
-                    Began::Fork { parent } => parent,
-                    Began::Exec | Began::Attach => None,
-                };
-                // At once: it lives, as its last stop has not been answered.
-                let home = Home::of(began.pid, began.pid, &mut front.roots);
-                front.send(Ask::Began(began.space, home, parent));
-            }
             Observed::SpaceEnded { space, .. } => front.send(Ask::Ended(*space)),
             _ => {}
         }
@@ -154,7 +156,7 @@ impl LiveNames {
     /// Lets the thread work on what was told, and gives the names that the trace must hold, as far as
     /// they are known by now.
     pub fn take(&self) -> Option<NamesSeen> {
-        let front = &mut *self.0.borrow_mut();
+        let front = &mut *self.front();
         front.hand_over();
         front.ready.as_ref()?.try_recv().ok()
     }
@@ -162,7 +164,7 @@ impl LiveNames {
     /// The names that the trace must hold: those that no file will tell of later, or `all`. With
     /// what the user should know of it.
     pub fn finish(&self, all: bool) -> (NamesSeen, Vec<String>) {
-        let front = &mut *self.0.borrow_mut();
+        let front = &mut *self.front();
         let (answer, answered) = mpsc::channel();
         front.send(Ask::Finish { all, answer });
         front.hand_over();
@@ -247,7 +249,7 @@ impl Namer for LiveNames {
     fn name(&mut self, frame: Frame, stacks: &Stacks) -> Arc<[FrameName]> {
         match stacks.names(frame) {
             Some(held) => Arc::clone(held),
-            None => self.0.borrow_mut().name(frame),
+            None => self.front().name(frame),
         }
     }
 }

@@ -73,7 +73,7 @@ impl Root {
 
 /// Root directories of processes.
 #[derive(Debug, Default)]
-pub(super) struct Roots {
+pub struct Roots {
     ours: Option<View>,
     open: HashMap<View, Arc<Held>>,
 }
@@ -81,7 +81,7 @@ pub(super) struct Roots {
 impl Roots {
     /// The root directory of a task; `None` if the task is gone. This asks nothing of a file
     /// system but `/proc`: one that a tracee serves could keep us waiting for ever.
-    pub fn of(&mut self, tid: Tid) -> Option<Root> {
+    pub(super) fn of(&mut self, tid: Tid) -> Option<Root> {
         let folder = format!("/proc/{tid}");
         if self.ours.is_none() {
             self.ours = view("/proc/self");
@@ -123,7 +123,7 @@ fn view(folder: &str) -> Option<View> {
 
 /// What is known of a process from when it was seen first: it may be gone when it is needed.
 #[derive(Clone, Debug)]
-pub(super) struct Home {
+pub struct Home {
     /// Its root directory; `None` if that could not be opened.
     root: Option<Root>,
     /// Its number in its own namespace.

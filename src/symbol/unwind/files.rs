@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,6 @@ const LARGEST_IMAGE: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Files {
     known: HashMap<Module, Entry>,
-    /// Whether what is being read is waited for.
-    waits: bool,
-    /// Something was asked for that is still being read: what was found without it is not true.
-    not_yet: bool,
 }
 
 #[derive(Debug, Default)]
@@ -43,16 +39,6 @@ struct Entry {
 }
 
 impl Files {
-    /// To be called before others: whether to wait for what must be read first.
-    pub(super) fn begin(&mut self, waits: bool) {
-        (self.waits, self.not_yet) = (waits, false);
-    }
-
-    /// Whether something was not there yet since then.
-    pub(super) fn not_yet(&self) -> bool {
-        self.not_yet
-    }
-
     /// Begins to read what will be asked for.
     pub(super) fn expect(&mut self, module: &Module, pid: Tid, range: AddrRange) {
         let entry = self.entry(module);
@@ -70,26 +56,17 @@ impl Files {
         pid: Tid,
         range: AddrRange,
     ) -> Option<&mut Code> {
-        let (waits, not_yet) = (self.waits, self.not_yet);
         let entry = self.entry(module)?;
         if entry.code.is_none() && entry.failures < TRIES {
-            if not_yet {
-                return None;
-            }
             let reading = entry.reading.take();
             let reading = reading.or_else(|| load(module.clone(), pid, range));
-            match reading.map_or(Answer::Never, |reading| reading.ask(waits)) {
-                Answer::There(Loaded::Code(code)) => entry.code = Some(*code),
-                Answer::There(Loaded::Nothing) | Answer::Never => entry.failures = TRIES,
-                Answer::There(Loaded::Unreadable) => entry.failures += 1,
-                Answer::NotYet(later) => {
-                    entry.reading = Some(later);
-                    self.not_yet = true;
-                    return None;
-                }
+            match reading.and_then(Later::done) {
+                Some(Loaded::Code(code)) => entry.code = Some(*code),
+                Some(Loaded::Nothing) | None => entry.failures = TRIES,
+                Some(Loaded::Unreadable) => entry.failures += 1,
             }
         }
-        self.known.get_mut(module)?.code.as_mut()
+        entry.code.as_mut()
     }
 
     fn entry(&mut self, module: &Module) -> Option<&mut Entry> {
@@ -129,16 +106,12 @@ impl Files {
         range: AddrRange,
         offset: u64,
     ) -> Option<(&mut Text, u64)> {
-        if self.not_yet {
-            return None;
-        }
         self.text(module, pid, range)?;
         let entry = self.known.get_mut(module)?;
         let text = entry.text.as_mut()?.as_mut()?;
         let address = text.address(offset)?;
-        let go = entry.code.as_ref().and_then(Code::go);
-        self.not_yet = !text.learn(address, go, self.waits);
-        (!self.not_yet).then_some((text, address))
+        text.learn(address, entry.code.as_ref().and_then(Code::go));
+        Some((text, address))
     }
 }
 
@@ -166,23 +139,14 @@ thread_local! {
 
 /// What another thread is doing, because it may take too long, or for ever.
 #[derive(Debug)]
-pub(super) struct Later<T> {
+struct Later<T> {
     answers: Receiver<T>,
     asked: Instant,
 }
 
-/// What has come of it.
-#[derive(Debug)]
-pub(super) enum Answer<T> {
-    There(T),
-    /// It takes too long.
-    Never,
-    NotYet(Later<T>),
-}
-
 impl<T: Send + 'static> Later<T> {
     /// Lets it be done; `None` if there is nobody to do it.
-    pub(super) fn begin(work: impl FnOnce() -> T + Send + 'static) -> Option<Later<T>> {
+    fn begin(work: impl FnOnce() -> T + Send + 'static) -> Option<Later<T>> {
         let (answer, answers) = mpsc::channel();
         let job: Job = Box::new(move || {
             let _ = answer.send(work());
@@ -198,33 +162,21 @@ impl<T: Send + 'static> Later<T> {
         Some(Later { answers, asked })
     }
 
-    /// Asks for it, and waits for it or not.
-    pub(super) fn ask(self, waits: bool) -> Answer<T> {
+    /// Waits for it; `None` if it takes too long.
+    fn done(self) -> Option<T> {
         let left = PATIENCE.saturating_sub(self.asked.elapsed());
-        let done = match waits {
-            true => self.answers.recv_timeout(left).ok(),
-            false => match self.answers.try_recv() {
-                Err(TryRecvError::Empty) if !left.is_zero() => return Answer::NotYet(self),
-                done => done.ok(),
-            },
-        };
-        done.map_or_else(
-            || {
-                // Nobody waits for its end.
-                READER.with_borrow_mut(Option::take);
-                Answer::Never
-            },
-            Answer::There,
-        )
+        let done = self.answers.recv_timeout(left).ok();
+        if done.is_none() {
+            // Nobody waits for its end.
+            READER.with_borrow_mut(Option::take);
+        }
+        done
     }
 }
 
 /// Does what may take too long, or for ever; `None` if it does.
 pub(super) fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    match Later::begin(work)?.ask(true) {
-        Answer::There(done) => Some(done),
-        Answer::Never | Answer::NotYet(_) => None,
-    }
+    Later::begin(work)?.done()
 }
 
 fn new_reader() -> Option<Sender<Job>> {

@@ -42,31 +42,25 @@ impl Unwinder {
     }
 
     /// The stack of a task of `pid`, whose space `model` shows as it was when the stack was copied.
-    /// What a trace must be told before it refers to the stack is appended to `told`. `None` if a file
-    /// is still being read that tells of it, unless it `waits` for that.
+    /// What a trace must be told before it refers to the stack is appended to `told`.
     pub fn unwind(
         &mut self,
         raw: &RawStack,
         (space, pid): (SpaceId, Tid),
         model: &AddressSpace,
-        waits: bool,
         told: &mut Vec<Observed>,
-    ) -> Option<StackId> {
+    ) -> StackId {
         if let Some(known) = self.remembered.find(raw, space, model) {
-            return Some(known);
+            return known;
         }
-        self.files.begin(waits);
         let walked = Walk::walk(raw, pid, model, &mut self.files);
-        if self.files.not_yet() {
-            return None;
-        }
         let frames = walked.sites.iter();
         let frames = frames
             .map(|site| self.frame(*site, space, &walked.mappings, told))
             .collect();
         let id = self.intern(frames, walked.end, told);
         self.remembered.add(raw, space, walked, id);
-        Some(id)
+        id
     }
 
     fn intern(&mut self, frames: Arc<[Frame]>, end: StackEnd, told: &mut Vec<Observed>) -> StackId {

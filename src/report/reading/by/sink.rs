@@ -77,7 +77,7 @@ fn key_of(by: By, piece: &Piece) -> Key {
 
 impl TableSink {
     /// Functions that called get their names from `namer`: of use for a table by kind.
-    pub fn named_by(mut self, namer: Box<dyn Namer>) -> TableSink {
+    pub fn named_by(mut self, namer: Box<dyn Namer + Send>) -> TableSink {
         self.kinds.name_by(namer);
         self
     }

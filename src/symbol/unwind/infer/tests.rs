@@ -47,7 +47,7 @@ fn tally(path: &Path, stripped: bool) -> Tally {
     for function in functions {
         let mut address = function.start;
         if !stripped {
-            text.learn(address, None, true);
+            text.learn(address, None);
         }
         while address < function.end {
             let Some(instruction) = decode(&mut text, address) else {

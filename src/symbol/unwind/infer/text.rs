@@ -13,7 +13,7 @@ use object::{FileKind, LittleEndian, ReadCache};
 use crate::symbol::go::PclnTab;
 
 use super::super::cfi::{Cfa, Rules};
-use super::super::files::{Answer, Later, patiently};
+use super::super::files::patiently;
 use super::flow::{Calls, Flow};
 use super::symbols::{Functions, ordered, segments};
 use super::{
@@ -44,8 +44,6 @@ pub(in super::super) struct Text {
     window: Range<u64>,
     /// How many have been learned.
     windows: u32,
-    /// The window that is being learned.
-    learning: Option<(Range<u64>, Option<Later<Functions>>)>,
     /// Parts of functions that are elsewhere, and the names of those.
     parts: Vec<(Range<u64>, Vec<u8>)>,
     pages: HashMap<u64, Option<Vec<u8>>>,
@@ -94,7 +92,6 @@ impl Text {
             functions: Vec::new(),
             window: 0..0,
             windows: 0,
-            learning: None,
             parts: Vec::new(),
             pages: HashMap::new(),
             known: HashMap::new(),
@@ -102,31 +99,21 @@ impl Text {
         }
     }
 
-    /// Learns where functions begin around an address, from the file and from Go's table of it. False if
-    /// that is still being read, and is not waited for.
-    pub(in super::super) fn learn(
-        &mut self,
-        address: u64,
-        go: Option<PclnTab<'_>>,
-        waits: bool,
-    ) -> bool {
+    /// Learns where functions begin around an address, from the file and from Go's table of it.
+    pub(in super::super) fn learn(&mut self, address: u64, go: Option<PclnTab<'_>>) {
         let known = self.known.contains_key(&(address, address.wrapping_add(1)));
         if known || self.window.contains(&address) {
-            return true;
+            return;
         }
-        let learning = self.learning.take();
-        let (window, learning) = learning
-            .filter(|(window, _)| window.contains(&address))
-            .unwrap_or_else(|| self.begin_to_learn(address));
-        let known = match learning.map_or(Answer::Never, |learning| learning.ask(waits)) {
-            Answer::There(known) => Some(known),
-            Answer::Never => None,
-            Answer::NotYet(later) => {
-                self.learning = Some((window, Some(later)));
-                return false;
-            }
-        };
-        let mut known = known.unwrap_or_default();
+        // All symbols are gone through for each: so there are few, of code that is used all over.
+        let size = WINDOW << (2 * self.windows).min(MOST_GROWTH);
+        self.windows += 1;
+        let window = address.saturating_sub(size)..address.saturating_add(size);
+        let mut known = Functions::default();
+        if let Source::File(file) = &self.file {
+            let (file, window) = (Arc::clone(file), window.clone());
+            known = patiently(move || Functions::of(&file, &window)).unwrap_or_default();
+        }
         // Stripped files name none else.
         let go = go.iter().flat_map(|table| table.functions_in(&window));
         known.whole.extend(go);
@@ -135,23 +122,6 @@ impl Text {
         self.parts = known.parts;
         self.window = window;
         self.last = None;
-        true
-    }
-
-    /// Lets the symbols around an address be read.
-    fn begin_to_learn(&mut self, address: u64) -> (Range<u64>, Option<Later<Functions>>) {
-        // All symbols are gone through for each: so there are few, of code that is used all over.
-        let size = WINDOW << (2 * self.windows).min(MOST_GROWTH);
-        self.windows += 1;
-        let window = address.saturating_sub(size)..address.saturating_add(size);
-        let learning = match &self.file {
-            Source::File(file) => {
-                let (file, window) = (Arc::clone(file), window.clone());
-                Later::begin(move || Functions::of(&file, &window))
-            }
-            Source::Bytes(_) => None,
-        };
-        (window, learning)
     }
 
     /// How to unwind from an address by instructions: `address` is in the one that was last executed,
