@@ -36,7 +36,8 @@ fn is_possible() -> bool {
 }
 
 /// Mounts tracefs where it belongs.
-const MOUNTED: &str = "mount -t tracefs none /sys/kernel/tracing";
+const MOUNTED: &str =
+    "mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing";
 /// The part of it that is needed, for everybody to read: its own files belong to root in every mount of it.
 const READABLE: &str = "
 real=$(mktemp -d)
@@ -80,6 +81,19 @@ impl As {
             command.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
         }
         self.watches(command, options, pid)
+    }
+
+    /// What memtrace says of a program that it launches, as somebody who has `capabilities`.
+    fn launches(&self, capabilities: &str) -> Ended {
+        let mut command = Command::new("unshare");
+        let script = format!("{MOUNTED}\nexec \"$@\"");
+        command.args(["-m", "/bin/sh", "-ec", &script, "sh", "setpriv"]);
+        let user = NOBODY.to_string();
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+        command.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
+        command.arg(&self.memtrace);
+        command.args(["--backend", "kernel", "-q", "--", "/bin/true"]);
+        run(command.current_dir("/"))
     }
 
     fn watches(&self, mut command: Command, options: &[&str], pid: i32) -> Ended {
@@ -183,6 +197,32 @@ fn cap_sys_ptrace_beside_it_is_enough_for_all() {
     assert!(choice(&ended).starts_with(KERNEL), "{}", ended.stderr);
     // What it was is told, and not only that there is something.
     assert!(ended.stderr.contains("/sleep"), "{}", ended.stderr);
+}
+
+#[test]
+fn cap_net_admin_beside_it_opens_the_kernels_books() {
+    if !is_possible() {
+        return;
+    }
+    let memtrace = As::new();
+    let closed = memtrace.launches("+perfmon,+dac_read_search");
+    assert_eq!(closed.status(), 0, "{closed:?}");
+    assert!(
+        !closed.stderr.contains("peak verified"),
+        "{}",
+        closed.stderr
+    );
+    let root = run(Command::new(MEMTRACE).args(["--backend", "kernel", "-q", "--", "/bin/true"]));
+    let verified = |ended: &Ended| {
+        ["peak", "map"]
+            .iter()
+            .any(|it| ended.stderr.contains(&format!("{it} verified")))
+    };
+    if !verified(&root) {
+        return skipped("taskstats: not in the first namespaces");
+    }
+    let open = memtrace.launches("+perfmon,+dac_read_search,+net_admin");
+    assert!(verified(&open), "{}", open.stderr);
 }
 
 #[test]
