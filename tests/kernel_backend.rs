@@ -204,7 +204,7 @@ fn the_peaks_of_what_ended_are_those_of_the_kernels_own_books() {
     if !kernel_is_offered() || !books_are_open() {
         return;
     }
-    // The first four change nothing that a record does not tell, the others let stacks grow and exec.
+    // They fork, share spaces, let stacks grow and call execve.
     for name in [
         "forkstorm",
         "clones",
@@ -221,7 +221,14 @@ fn the_peaks_of_what_ended_are_those_of_the_kernels_own_books() {
             .filter(|space| space["ended"] == "exit")
         {
             let (here, kernel) = (&space["mapped"]["peak"], &space["verify"]["kernel_peak"]);
-            assert_eq!(here, kernel, "{name}: {space}");
+            // Of what threads do at the same time, records do not tell the order.
+            match space["threads"]["total"] == 1 {
+                true => assert_eq!(here, kernel, "{name}: {space}"),
+                false => {
+                    let off = bytes(here).abs_diff(bytes(kernel));
+                    assert!(off <= 256 << 10, "{name}: {space}");
+                }
+            }
             let (resident, parts) = (&space["resident"]["peak"], &space["resident"]["peak_exact"]);
             assert!(
                 0 < bytes(resident) && bytes(resident) <= bytes(here),
