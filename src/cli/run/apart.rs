@@ -26,8 +26,8 @@ struct Batch {
     idle: bool,
 }
 
-/// Observes; what is seen goes through the pipeline on another thread. To be called when no thread more
-/// may be told from this one: the new one has its signals and its CPUs.
+/// Observes; what is seen goes through the pipeline on another thread. To be called once signals are
+/// blocked and before the calling thread was placed on a CPU: the new one inherits both.
 pub(super) fn run(
     observer: &mut Observer,
     pipeline: &mut Pipeline<'_>,
