@@ -105,7 +105,7 @@ impl Summary {
                 }
             }
             EventKind::HighWater(high_water) => {
-                let by = made(Made::Checked);
+                let by = made(Made::Sampled);
                 self.alter(*space, *time, by, |living| {
                     living.high_water(high_water, *time)
                 });

@@ -263,7 +263,7 @@ fn a_peak_that_is_not_the_kernels_is_said_aloud() {
         &style,
     );
     assert!(
-        text.contains("1 maps verified: no drift, 2 by their peaks alone"),
+        text.contains("1 maps verified: no drift, 2 verified by their peaks alone"),
         "{text}"
     );
     let text = shown(&report(vec![with(peak, 1), with(peak - KIB, 0)]), &style);

@@ -137,16 +137,19 @@ fn verdict(spaces: &[SpaceReport]) -> String {
     // Nobody could read the map of those, but the kernel told how large it was at most.
     let by_peak = peaks(true).filter(|space| space.verify.checks == 0).count();
     let rest = spaces.len() - verified - by_peak;
-    let mut text = format!(
-        "{} maps verified: no drift{corrected}",
-        Count(verified as u64)
-    );
-    for (count, what) in [(by_peak, "by their peaks alone"), (rest, "not verified")] {
-        if 0 < count {
-            text.push_str(&format!(", {} {what}", Count(count as u64)));
-        }
+    let counts = [
+        (verified, "maps verified: no drift"),
+        (by_peak, "verified by their peaks alone"),
+        (rest, "not verified"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| 0 < *count);
+    let mut counts: Vec<String> = counts
+        .map(|(count, what)| format!("{} {what}", Count(*count as u64)))
+        .collect();
+    if let Some(first) = counts.first_mut() {
+        first.push_str(&corrected);
     }
-    text
+    counts.join(", ")
 }
 
 fn write_table(page: &mut Page<'_>, spaces: &[SpaceReport]) -> io::Result<()> {
